@@ -1,0 +1,41 @@
+# Nothing but Python (3.11 or newer) and pip is needed; every target sets up the environment first.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+COEF ?= -2 -1 0 1 2
+
+.PHONY: sweep test check lint figures reference clean
+
+## the main job: a steered sweep of both embedded tasks, with table and figure
+sweep: $(READY)
+	$(PY) -m steering.sweep --coef $(COEF)
+
+## the tests
+test: $(READY)
+	$(PY) -m pytest
+
+## lint and types
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+## redraw the figure of every run in runs/
+figures: $(READY)
+	@found=0; for run in runs/*/edits.jsonl; do [ -f "$$run" ] || continue; found=1; \
+	  $(PY) -m figures.dose "$$(dirname $$run)" || exit 1; done; \
+	[ $$found = 1 ] || { echo "no runs yet: make sweep first" >&2; exit 2; }
+
+## retrain every shipped reference, one after the other (about two hours on one core; gsm8k needs DATA=folder)
+reference: $(READY)
+	$(PY) -m corrector.reference $(if $(DATA),--data $(DATA))
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

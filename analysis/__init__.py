@@ -1,0 +1,1 @@
+"""Questions put to runs and models: dose curves, layer scans, rounds, latency, patching, statistics."""

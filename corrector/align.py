@@ -1,0 +1,141 @@
+"""`python -m corrector.align` runs the align loop over a task's problems; `corrector.align(...)` is the loop itself."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from corrector import tasks
+from corrector.errors import UserError, run_cli
+from corrector.loop import Alignment, Mode, Round, align
+from corrector.models import load
+from corrector.records import RunFolder, default_name
+from corrector.statistics import bootstrap_mean
+from corrector.tasks.base import Split
+from corrector.upstreams import upstream_of
+
+__all__ = ["Align", "Alignment", "Round", "align", "run", "show"]
+
+
+@dataclass(frozen=True)
+class Align:
+    """Run the align loop over a task's problems and write the answers; the same command again resumes."""
+
+    task: str = "dialogue"
+    """dialogue, arithmetic, gsm8k or jsonl."""
+    data: str = ""
+    """Local path or hub id for the tasks that read data."""
+    problems: int = 50
+    """Problems to answer."""
+    split: Split = "test"
+    """Which questions they are drawn from."""
+    mode: Mode = "stream"
+    """stream: sentence by sentence; upstream: no corrector."""
+    upstream: str = ""
+    """Upstream (reference, folder, hub id, or `replay` of recorded answers); empty: the task's own."""
+    corrector: str = ""
+    """Corrector model (reference, folder or hub id); empty: the task's reference."""
+    template: str = ""
+    """Prompt template of models whose card names none."""
+    temperature: float | None = None
+    """The upstream's temperature, 0 is greedy; None: the task's own. The corrector is always greedy."""
+    rounds: int | None = None
+    """Correct the first so many sentences only; None: all."""
+    max_rounds: int = 12
+    """Sentences of an answer at most."""
+    max_tokens: int = 512
+    """Tokens of an answer at most, counted by the upstream's tokenizer."""
+    seed: int = 0
+    """Seed of the choice of problems and of the upstream's draws."""
+    batch_size: int = 64
+    """Rows decoded together, and problems between two writes."""
+    device: str = field(default="cpu", metadata={"identity": False})
+    """Torch device, such as cpu or cuda."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the models."""
+    out: Path = field(default=Path(), metadata={"identity": False})
+    """Folder of the run; default runs/align-<hash of this configuration>."""
+
+
+def run(config: Align) -> list[dict[str, Any]]:
+    """Answer the problems in the run's folder, print the summary, return the rows of alignments.jsonl."""
+    task = tasks.get(config.task, config.data)
+    if config.problems < 1:
+        raise UserError(f"problems={config.problems} is below 1; choose --problems 1 or more")
+    problems = task.problems(config.split, config.problems, config.seed)
+    upstream = upstream_of(
+        config.upstream,
+        task,
+        problems,
+        config.temperature,
+        config.seed,
+        config.template,
+        config.device,
+        config.dtype,
+        config.batch_size,
+    )
+    corrector = None
+    if config.mode == "stream":
+        corrector = load(config.corrector or config.task, config.template, config.device, config.dtype)
+    out = Path("runs") / default_name("align", config) if config.out == Path() else config.out
+    with RunFolder(out, config, config.device) as folder:
+        for start in range(0, len(problems), config.batch_size):
+            stop = min(start + config.batch_size, len(problems))
+            if (n_done := folder.count("alignments")) >= stop:
+                continue
+            answers = align(
+                problems[start:stop],
+                upstream,
+                corrector,
+                task=task,
+                mode=config.mode,
+                rounds=config.rounds,
+                max_rounds=config.max_rounds,
+                max_tokens=config.max_tokens,
+                batch_size=config.batch_size,
+                progress=f"problems {start}..{stop - 1}",
+            )
+            rows = [{"task": config.task, **a.row()} for a in answers]
+            folder.append("alignments", rows[max(n_done - start, 0) :])
+        if not folder.done:
+            folder.finish()
+        rows = folder.rows("alignments")
+    show(rows, config.seed)
+    print(f"rows are in {out}/alignments.jsonl")
+    return rows
+
+
+def show(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> None:
+    """Print outcomes with 95 % intervals over problems, why rows stopped, and how many corrections are copies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("outcome", "mean", "95 % interval", "n")
+    for name in rows[0]["outcomes"]:
+        mean = bootstrap_mean([r["outcomes"][name] for r in rows], [r["problem"] for r in rows], seed=seed)
+        table.add_row(name, f"{mean.mean:.3f}", f"{mean.low:.3f} .. {mean.high:.3f}", str(mean.n))
+    Console().print(table)
+    stopped = Counter(row["stopped"] for row in rows)
+    print("stopped by " + ", ".join(f"{reason} {n}" for reason, n in stopped.most_common()))
+    corrected = [r for row in rows for r in row["rounds"] if r["correction"] is not None]
+    copies = sum(r["correction"] == r["last"] for r in corrected)
+    if corrected:
+        print(f"copied {copies} of {len(corrected)} sentences ({100 * copies / len(corrected):.1f} %)")
+
+
+class _Callable(ModuleType):
+    """Lets `corrector.align(...)` call the function although `python -m corrector.align` needs the module."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[Alignment]:
+        return align(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
+
+if __name__ == "__main__":
+    run_cli(Align, run, "corrector.align")

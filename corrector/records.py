@@ -1,0 +1,245 @@
+"""Run folders: configuration, environment and rows of one run, which survive a kill at any moment.
+
+A run does its work in one fixed order and appends rows as they finish, so the number of complete lines says where to
+go on: a run that was killed and started again ends with the same bytes as one that never was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from corrector.canonical import SIGNIFICANT_DIGITS, canonical, differing, encode_row, to_plain
+from corrector.environment import environment
+from corrector.errors import UserError
+
+
+class RunFolder:
+    """One run on disk: config.json, env.json, `<name>.jsonl` files, and DONE once it is finished.
+
+    Opening creates the folder, or resumes it when it holds the same configuration; a line that a kill cut off is
+    then truncated. One process writes at a time. Use it as a context manager, or call `close`.
+
+    Fields of `config` declared with `field(metadata={"identity": False})` (where to write, how many workers) are
+    recorded, yet neither compared on resume nor part of `default_name`.
+
+    Raises UserError when the folder holds another configuration (nothing is touched), other files, rows damaged
+    before the end, or is being written by another process.
+    """
+
+    def __init__(self, path: str | Path, config: Any, device: str = "cpu") -> None:
+        self.path = Path(path)
+        self._lock: IO[bytes] | None = None
+        _check_same_run(self.path, config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _take_lock(self.path)
+        try:
+            # Between the first look and the lock another process may have made this folder its own.
+            _check_same_run(self.path, config)
+            if not (self.path / "config.json").exists():
+                _write(self.path / "config.json", canonical(config))
+            self._record_environment(environment(device))
+            self._counts = {file.stem: _truncate_torn_tail(file) for file in sorted(self.path.glob("*.jsonl"))}
+            self._check_done()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to `<name>.jsonl` and wait until they are on disk; all of them or, when one is refused, none.
+
+        Floats keep 6 significant digits, keys their order, text its characters. Raises ValueError for nan and inf
+        (a missing value is None) and TypeError for values that JSON has no form for.
+        """
+        if self._lock is None:
+            raise ValueError(f"{self.path} is closed; append inside its `with` block")
+        if self.done:
+            raise UserError(f"{self.path} is finished; delete it or choose another --out to write {name} rows")
+        start = self.count(name)
+        lines = [encode_row(row, f"{name}.jsonl row {start + i}") for i, row in enumerate(rows)]
+        if not lines:
+            return
+        data = b"".join(lines)
+        with (self.path / f"{name}.jsonl").open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(f"{file.name}: only a part of {len(data)} bytes could be written; is the disk full?")
+                os.fsync(file.fileno())
+            except OSError:
+                # Whoever catches this must not append behind half a line.
+                file.truncate(size)
+                raise
+        self._counts[name] = start + len(lines)
+
+    def count(self, name: str) -> int:
+        """Complete rows in `<name>.jsonl`; 0 when there is no such file."""
+        return self._counts.get(name, 0)
+
+    def resume_point(self, name: str) -> int:
+        """Index of the first row, in the run's fixed order, that still has to be done."""
+        return self.count(name)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """All rows of `<name>.jsonl` in order; empty when there is no such file."""
+        return read_rows(self.path, name)
+
+    def write_once(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write `<name>.json`. A resumed run may write the same value again; another one raises UserError.
+
+        For what the rows depend on, such as a selected layer: rows of two selections must not share a file.
+        """
+        file, text = self.path / f"{name}.json", canonical(to_plain(value, name, SIGNIFICANT_DIGITS))
+        if not file.exists():
+            _write(file, text)
+        elif file.read_text(encoding="utf-8") != text:
+            fields = differing(json.loads(file.read_text(encoding="utf-8")), json.loads(text))
+            raise UserError(f"{file} was written with {fields}; delete the folder, or choose another --out")
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is finished."""
+        return (self.path / "DONE").exists()
+
+    def finish(self) -> None:
+        """Write DONE, atomically and last: the number of rows and the sha256 of every row file."""
+        _write(self.path / "DONE", canonical(self._contents()))
+
+    def close(self) -> None:
+        """Let other processes write this folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _contents(self) -> dict[str, Any]:
+        return {
+            name: {"rows": n, "sha256": hashlib.sha256((self.path / f"{name}.jsonl").read_bytes()).hexdigest()}
+            for name, n in sorted(self._counts.items())
+        }
+
+    def _check_done(self) -> None:
+        if self.done and json.loads((self.path / "DONE").read_text(encoding="utf-8")) != self._contents():
+            raise UserError(f"{self.path} changed after it was finished; delete it and run the command again")
+
+    def _record_environment(self, now: dict[str, Any]) -> None:
+        file = self.path / "env.json"
+        if not file.exists():
+            _write(file, canonical(now))
+            return
+        first: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        resumed: list[Any] = first.pop("resumed_in", [])
+        if now != first and now not in resumed and not self.done:
+            warnings.warn(f"{self.path} resumes with {differing(first, now)}", stacklevel=3)
+            _write(file, canonical({**first, "resumed_in": [*resumed, now]}))
+
+
+def default_name(verb: str, config: Any) -> str:
+    """`<verb>-<8 hex of the configuration>`, so the same command finds its own run again."""
+    return f"{verb}-{hashlib.sha256(canonical(_identity(config)).encode()).hexdigest()[:8]}"
+
+
+def read_rows(run: Path, name: str) -> list[dict[str, Any]]:
+    """Rows of a run that may still be going on: an unfinished last line is left out, and nothing is written.
+
+    Empty when there is no `<name>.jsonl`; UserError when a line before the end is damaged.
+    """
+    file = run / f"{name}.jsonl"
+    return _complete_rows(file)[0] if file.exists() else []
+
+
+def read_json(run: Path, name: str) -> dict[str, Any]:
+    """`<name>.json` of a run; empty when there is no such file."""
+    file = run / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    free = {f.name for f in dataclasses.fields(config) if not f.metadata.get("identity", True)}
+    return {key: value for key, value in json.loads(canonical(config)).items() if key not in free}
+
+
+def _check_same_run(path: Path, config: Any) -> None:
+    file = path / "config.json"
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, not a folder; choose another --out")
+    if not file.exists():
+        present = sorted(p.name for p in path.iterdir()) if path.exists() else []
+        # A kill during the very first moment leaves these two behind.
+        if foreign := [name for name in present if name not in (".lock", "config.json.tmp")]:
+            raise UserError(f"{path} holds {foreign[0]!r} but no config.json, so no run; choose another --out")
+        return
+    try:
+        old: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON ({error}); delete the folder, or choose another --out") from error
+    new = _identity(config)
+    free = set(json.loads(canonical(config))) - set(new)
+    old = {key: value for key, value in old.items() if key not in free}
+    if old != new:
+        raise UserError(f"{path} holds another run: {differing(old, new)}; choose another --out, or delete that folder")
+
+
+def _take_lock(path: Path) -> IO[bytes]:
+    lock = (path / ".lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(f"{path} is being written by another process; wait for it, or choose another --out") from None
+    return lock
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a whole file or nothing: to a neighbour first, renamed once it is on disk."""
+    neighbour = file.with_name(file.name + ".tmp")
+    with neighbour.open("wb") as out:
+        out.write(text.encode())
+        out.flush()
+        os.fsync(out.fileno())
+    neighbour.replace(file)
+
+
+def _complete_rows(file: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows before a torn tail, and their length in bytes."""
+    rows: list[dict[str, Any]] = []
+    size, broken = 0, 0
+    with file.open("rb") as lines:  # as bytes: text may hold U+2028, at which str.splitlines would cut
+        for number, line in enumerate(lines, start=1):
+            row = _parse(line)
+            if row is None:
+                broken = broken or number
+            elif broken:
+                raise UserError(f"{file} line {broken} is no JSON object; restore it, or delete the folder and rerun")
+            else:
+                rows.append(row)
+                size += len(line)
+    return rows, size
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _truncate_torn_tail(file: Path) -> int:
+    rows, size = _complete_rows(file)
+    if size < file.stat().st_size:
+        os.truncate(file, size)
+    return len(rows)

@@ -1,0 +1,51 @@
+"""Retrain the shipped references by their recipes: `python -m corrector.reference` (`make reference`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from corrector.errors import UserError, run_cli
+from corrector.models import REFERENCES
+from corrector.recipes import RECIPES, Train
+from corrector.train import run as train
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Retrain references and put them where `corrector.load` finds them. A stopped run resumes."""
+
+    names: tuple[str, ...] = tuple(RECIPES)
+    """References to retrain."""
+    data: str = ""
+    """Folder of the GSM8K files; without it, and without CORRECTOR_LAB_DATA, gsm8k is left as it is."""
+
+
+def run(config: Reference) -> None:
+    """Train one recipe after the other, each in runs/, and replace the shipped checkpoint by it."""
+    if unknown := [name for name in config.names if name not in RECIPES]:
+        raise UserError(f"reference {unknown[0]!r} is not one of {', '.join(RECIPES)}; choose --names among them")
+    for name in config.names:
+        task = RECIPES[name].task
+        if task == "gsm8k" and not config.data and "CORRECTOR_LAB_DATA" not in os.environ:
+            print(f"{name}: left as it is, since no GSM8K data was given (--data)")
+            continue
+        publish(train(Train(recipe=name, data=config.data if task == "gsm8k" else "")), name)
+
+
+def publish(checkpoint: Path, name: str) -> Path:
+    """Copy a finished checkpoint to the references."""
+    home = REFERENCES / name
+    half = REFERENCES / f".{name}.part"
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(checkpoint, half)
+    shutil.rmtree(home, ignore_errors=True)
+    half.replace(home)
+    print(f"{name}: {home}")
+    return home
+
+
+if __name__ == "__main__":
+    run_cli(Reference, run, "corrector.reference")

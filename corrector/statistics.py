@@ -1,0 +1,174 @@
+"""Intervals and lines with the question as the unit: items of one question are not independent.
+
+A missing value is not 0 and an empty set has no mean, so both raise UserError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy import stats
+
+from corrector.errors import UserError
+
+CONFIDENCE = 0.95
+Numbers = Sequence[float | int | None] | ndarray
+"""What the functions take; None is typed only so that it can be refused with a count."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; `n` is how many units (questions) were resampled.
+
+    One unit says nothing about spread: then `low` and `high` are nan.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """y = intercept + slope·x by least squares; `r2` is nan where y does not vary."""
+
+    slope: float
+    intercept: float
+    r2: float
+
+    def at(self, x: float) -> float:
+        """The line's y at x."""
+        return self.intercept + self.slope * x
+
+
+def bootstrap_mean(
+    values: Numbers,
+    groups: Sequence[Hashable] | ndarray | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Mean over items, with a percentile interval from resampling whole groups (questions) with replacement.
+
+    A resample's mean is Σ of its items / their number, so large groups weigh more, as they do in the mean itself.
+    Without groups every value is its own. Deterministic in `seed`, whatever the groups are called.
+    Source: Field & Welsh 2007, the cluster bootstrap.
+    """
+    x = _numbers(values, "bootstrap_mean")
+    if groups is None:
+        sums, sizes = x, np.ones(len(x))
+    else:
+        if len(groups) != len(x):
+            raise UserError(f"bootstrap_mean got {len(x)} values and {len(groups)} groups; give one group a value")
+        index: dict[Hashable, int] = {}
+        codes = np.array([index.setdefault(g, len(index)) for g in groups])
+        sums, sizes = np.bincount(codes, weights=x), np.bincount(codes).astype(float)
+    n = len(sums)
+    if n < 2:
+        return Interval(float(x.mean()), float("nan"), float("nan"), n)
+    weights = _resamples(n, n_resamples, seed)
+    means = (weights @ sums) / (weights @ sizes)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(x.mean()), float(low), float(high), n)
+
+
+def wilson(n_hits: int, n: int) -> Interval:
+    """Wilson's interval of a rate, which has a width at 0 and 1 too, where the bootstrap's has none."""
+    if not 0 <= n_hits <= n or n == 0:
+        raise UserError(f"wilson got {n_hits} hits of {n}; there is no rate without trials")
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    p, shrink = n_hits / n, 1 + z * z / n
+    middle, half = (p + z * z / (2 * n)) / shrink, z / shrink * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return Interval(p, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def line(x: Numbers, y: Numbers) -> Line:
+    """Ordinary least squares; UserError unless x takes two values at least."""
+    a, b = _paired(x, y, "line")
+    slope = float(_slope_weights(a) @ b)
+    intercept = float(b.mean() - slope * a.mean())
+    total = float(((b - b.mean()) ** 2).sum())
+    rest = float(((b - intercept - slope * a) ** 2).sum())
+    return Line(slope, intercept, 1 - rest / total if total > 1e-24 else float("nan"))
+
+
+def spearman(x: Numbers, y: Numbers) -> float:
+    """Spearman's rank correlation, ties by their mean rank; nan where either side does not vary."""
+    a, b = (stats.rankdata(v) for v in _paired(x, y, "spearman"))
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def item_slopes(coefs: Numbers, values: Float[ndarray, "item coef"]) -> Float[ndarray, " item"]:
+    """Least-squares slope of every item over the coefficients; their mean is the slope of the mean curve."""
+    x = _numbers(coefs, "item_slopes")
+    table = np.asarray(values, dtype=float)
+    if table.ndim != 2 or table.shape[1] != len(x) or not len(table):
+        raise UserError(f"item_slopes got values of shape {table.shape} for {len(x)} coefs; give one row an item")
+    _numbers(table.ravel(), "item_slopes")
+    return table @ _slope_weights(x)
+
+
+def slope_bootstrap(
+    coefs: Numbers,
+    values: Float[ndarray, "item coef"],
+    groups: Sequence[Hashable] | ndarray | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Slope of the mean curve, in value per unit of coef, with its interval from resampling questions."""
+    return bootstrap_mean(item_slopes(coefs, values), groups, n_resamples, seed)
+
+
+def z_score(value: float, null: Numbers) -> float:
+    """(value - mean of null) / standard deviation of null; nan below two nulls, or where they do not vary."""
+    x = _numbers(null, "z_score")
+    spread = float(x.std(ddof=1)) if len(x) > 1 else 0.0
+    return (value - float(x.mean())) / spread if spread > 1e-12 else float("nan")
+
+
+def null_p(value: float, null: Numbers) -> float:
+    """Two-sided p against null values: (1 + #{|null| ≥ |value|}) / (1 + #null), never below 1 / (1 + #null)."""
+    x = np.abs(_numbers(null, "null_p"))
+    return (1 + int((x >= abs(value)).sum())) / (1 + len(x))
+
+
+@lru_cache(maxsize=16)
+def _resamples(n: int, n_resamples: int, seed: int) -> Float[ndarray, "resample group"]:
+    """How often each group is in each resample. Kept, since a table asks for the same n again and again."""
+    drawn = np.random.default_rng(seed).integers(0, n, (n_resamples, n))
+    cells = drawn + n * np.arange(n_resamples)[:, None]
+    return np.bincount(cells.ravel(), minlength=n * n_resamples).reshape(n_resamples, n).astype(float)
+
+
+def _slope_weights(x: Float[ndarray, " coef"]) -> Float[ndarray, " coef"]:
+    centred = x - x.mean()
+    square = float((centred**2).sum())
+    if square < 1e-24:
+        raise UserError(
+            f"a slope over coefs {sorted(set(x.tolist()))} is not defined; give two different ones at least"
+        )
+    return centred / square
+
+
+def _numbers(values: Numbers, where: str) -> Float[ndarray, " n"]:
+    listed = list(values)
+    missing = sum(v is None or v != v for v in listed)
+    if missing:
+        raise UserError(f"{where} got {missing} missing of {len(listed)} values; drop them first, and count them")
+    if not listed:
+        raise UserError(f"{where} got no values; there is no number without data")
+    return np.asarray(listed, dtype=float)
+
+
+def _paired(x: Numbers, y: Numbers, where: str) -> tuple[ndarray, ndarray]:
+    if len(x) != len(y):
+        raise UserError(f"{where} got {len(x)} x and {len(y)} y; give as many of each")
+    return _numbers(x, where), _numbers(y, where)

@@ -1,0 +1,166 @@
+"""`python -m corrector.train`: train a corrector or an upstream, write the checkpoint and its card."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import random
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corrector.errors import UserError, run_cli
+from corrector.heldout import Heldout, variant
+from corrector.heldout import run as measure
+from corrector.models import CARD, LanguageModel, load
+from corrector.prompts import template
+from corrector.recipes import Train, recipe
+from corrector.tasks.base import Task, data_hash
+from corrector.tokenizers import bpe_tokenizer, word_tokenizer
+from corrector.training import STATE, train
+
+POOL = 4000
+"""Training questions that rows are drawn from, fewer where the split holds fewer."""
+BESIDE_WEIGHTS = ("out", "save_every", "evaluate")
+"""Fields that do not change the weights, so a resumed run may differ in them."""
+
+
+def resolve(config: Train) -> Train:
+    """A recipe with the fields that differ from their defaults laid over it."""
+    if not config.recipe:
+        return config
+    given = {
+        f.name: getattr(config, f.name) for f in dataclasses.fields(config) if getattr(config, f.name) != f.default
+    }
+    return replace(recipe(config.recipe), **given)
+
+
+def given_recipe() -> Train:
+    """The recipe that the command line names, so that every other flag changes it, also one equal to its default."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", default="")
+    name = parser.parse_known_args()[0].recipe
+    return replace(recipe(name), recipe=name) if name else Train()
+
+
+def training_texts(task: Task, n: int = 4000) -> list[str]:
+    """Prompts, answers and corrections of the train split, from which a tokenizer's vocabulary is taken."""
+    texts: list[str] = []
+    for problem in task.problems("train", min(n, task.size("train"))):
+        rng = random.Random(f"vocabulary/{problem.id}")
+        texts += [problem.question, *(span for span, _ in task.upstream_spans(problem, rng))]
+        for step in task.example(problem, rng).steps:
+            texts += [step.chosen, *(t for p in step.branches for t in (p.prefix, p.last, p.correction))]
+    return texts
+
+
+def new_model(config: Train, task: Task) -> LanguageModel:
+    """A Llama-style model from scratch, seeded, with a tokenizer of the task's own."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    texts = training_texts(task)
+    tokenizer = bpe_tokenizer(texts, config.vocabulary) if config.vocabulary else word_tokenizer(texts)
+    torch.manual_seed(config.seed)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.d,
+        "intermediate_size": config.ff,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "attn_implementation": "eager",
+    }
+    model = LlamaForCausalLM(LlamaConfig(**sizes))
+    return LanguageModel(model, tokenizer, template("lab"), "new")
+
+
+def run(config: Train) -> Path:
+    """Train by a config, or by the recipe that it names and changes; return the checkpoint's folder."""
+    return run_resolved(resolve(config))
+
+
+def run_resolved(config: Train) -> Path:
+    """Train by a config whose every field counts, save the checkpoint with its card, return its folder."""
+    if config.steps < 1 or config.batch < 1:
+        raise UserError(f"steps={config.steps}, batch={config.batch}: both must be at least 1")
+    name = config.recipe or f"{config.task}-{config.role}-{config.seed}"
+    out = config.out if config.out != Path() else Path("runs") / f"train-{name}"
+    work = Path("runs") / f"train-{name}.work" if config.out == Path() else out.with_name(out.name + ".work")
+    task = variant(config.task, config.data, config.opener)
+    _guard(work, out, config)
+    lm = load(config.init) if config.init else new_model(config, task)
+    pool = task.problems("train", min(POOL, task.size("train")))
+    result = train(lm, task, pool, config, work)
+    save(lm, out, card_of(config, task, lm, result))
+    if config.evaluate:
+        measure(Heldout(out, config.data, config.evaluate))
+    shutil.rmtree(work)
+    print(f"wrote {out}")
+    return out
+
+
+def _guard(work: Path, out: Path, config: Train) -> None:
+    """Resume only under the config that began, as far as it decides the weights; replace only a checkpoint."""
+    if out.exists() and not (out / CARD).is_file():
+        raise UserError(f"{out} exists and is no checkpoint with a {CARD}, so it is kept; choose another --out")
+    record = work / "config.json"
+    now = json.loads(json.dumps(asdict(config), default=str, sort_keys=True))
+    if (work / STATE).is_file():
+        if not record.is_file():
+            raise UserError(f"{work} has a state but no config.json; delete it, or choose another --out")
+        began = json.loads(record.read_text())
+        if changed := [k for k in now if k not in BESIDE_WEIGHTS and began.get(k) != now[k]]:
+            raise UserError(
+                f"{work} holds a half-trained run of another config (other: {', '.join(changed)}); "
+                "delete it, or choose another --out"
+            )
+    work.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(now, indent=1))
+
+
+def card_of(config: Train, task: Task, lm: LanguageModel, result: dict[str, float]) -> dict[str, Any]:
+    """What a checkpoint says of itself: recipe, seed, minutes, data hash; held-out scores come once it is saved."""
+    sample = task.pairs("train", min(500, task.size("train")), config.seed)
+    return {
+        "recipe": {k: v for k, v in asdict(config).items() if k != "out"} | {"data": Path(config.data).name},
+        "role": config.role,
+        "template": lm.template.name,
+        "parameters": sum(p.numel() for p in lm.model.parameters()),
+        "data_hash": data_hash(sample),
+        "minutes": round(result["minutes"], 1),
+        "trained_tokens": int(result["trained_tokens"]),
+        "final_loss": round(result["loss"], 4),
+        "torch": torch.__version__.split("+")[0],
+        "model_organism": True,
+        "note": "A miniature built so that the behaviour exists (a model organism); stored in float16.",
+    }
+
+
+def save(lm: LanguageModel, out: Path, card: dict[str, Any]) -> None:
+    """Write model, tokenizer and card; the folder appears whole or not at all.
+
+    Weights are stored as float16 safetensors, and `lm.model` is left rounded to them.
+    """
+    half = out.with_name(out.name + ".part")
+    shutil.rmtree(half, ignore_errors=True)
+    lm.model.to(torch.float16).save_pretrained(half)
+    lm.tokenizer.save_pretrained(half)
+    lm.model.to(torch.float32)
+    weights = hashlib.sha256((half / "model.safetensors").read_bytes()).hexdigest()[:16]
+    (half / CARD).write_text(json.dumps({**card, "weights_sha256": weights}, indent=1) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    half.replace(out)
+
+
+if __name__ == "__main__":
+    run_cli(Train, run_resolved, "corrector.train", given_recipe)

@@ -1,0 +1,1 @@
+"""Write to the residual stream: vectors, operators, interventions, controls and the sweep."""

@@ -1,0 +1,104 @@
+"""One cell of a sweep: the same pairs corrected under one setting, one row an item."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corrector.decoding import decode
+from corrector.metrics import edit
+from corrector.models import LanguageModel
+from corrector.scoring import kl_per_token
+from corrector.tasks.base import Pair, Task
+from steering.interventions import Intervention, Vector, make_bank
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a vector is written: after which blocks, at which span, by which operator."""
+
+    layers: tuple[int, ...]
+    span: str
+    operator: str = "add"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of a sweep: a direction by name, its vector (None: unsteered) and a coefficient."""
+
+    direction: str
+    coef: float
+    vector: Vector | None = None
+
+
+def intervention(cell: Cell, setting: Setting, n: int) -> Intervention | None:
+    """The cell's intervention on n rows; None for the unsteered cell."""
+    if cell.vector is None:
+        return None
+    bank = make_bank([cell.vector], setting.layers)
+    return Intervention(bank, setting.layers, [0] * n, [cell.coef] * n, setting.operator, setting.span)
+
+
+def correct(
+    lm: LanguageModel, task: Task, pairs: Sequence[Pair], cell: Cell, setting: Setting, batch_size: int = 64
+) -> list[dict[str, Any]]:
+    """Correct every pair in one cell; a row has the texts, all edit metrics, the labels and `applied`, but no `kl`."""
+    outputs = decode(
+        lm,
+        [lm.encode(p.question, p.prefix, p.last) for p in pairs],
+        max_new_tokens=task.max_sentence_tokens,
+        steering=intervention(cell, setting, len(pairs)),
+        batch_size=batch_size,
+    )
+    rows: list[dict[str, Any]] = []
+    for item, (pair, output) in enumerate(zip(pairs, outputs, strict=True)):
+        correction = lm.decode(list(output.ids))
+        edited = edit(pair.last, correction, lm.encode_target(pair.last)[:-1], list(output.ids))
+        rows.append(
+            {
+                "task": task.name,
+                "coef": cell.coef,
+                "direction": cell.direction,
+                "layers": list(setting.layers),
+                "span": setting.span,
+                "item": item,
+                "problem": pair.problem,
+                "question": pair.question,
+                "prefix": pair.prefix,
+                "last": pair.last,
+                "correction": correction,
+                **{name: getattr(edited, name) for name in edited.__dataclass_fields__},
+                "is_wrong": pair.is_wrong,
+                "is_right_after": task.is_right(pair, correction),
+                "well_formed": task.well_formed(pair, correction),
+                "ended": output.ended,
+                "kind": pair.kind,
+                "badness": pair.badness,
+                "applied": output.applied,
+            }
+        )
+    return rows
+
+
+def with_kl(
+    lm: LanguageModel,
+    pairs: Sequence[Pair],
+    rows: list[dict[str, Any]],
+    unsteered: Sequence[str],
+    cell: Cell,
+    setting: Setting,
+) -> list[dict[str, Any]]:
+    """Add `kl`: nats a token of KL(unsteered ‖ steered), teacher-forced on the unsteered corrections."""
+    steering = intervention(cell, setting, len(pairs))
+    if steering is None:
+        return [{**row, "kl": 0.0} for row in rows]
+    prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
+    kl = kl_per_token(lm, prompts, [lm.encode_target(text) for text in unsteered], steering)
+    return [{**row, "kl": value} for row, value in zip(rows, kl, strict=True)]
+
+
+def mean(rows: Sequence[dict[str, Any]], name: str) -> float:
+    """Mean of a column that no row lacks."""
+    return statistics.fmean(float(row[name]) for row in rows)

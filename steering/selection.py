@@ -1,0 +1,142 @@
+"""Choose what to steer with, where: vectors from the train split, layer and position by the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from corrector.errors import UserError
+from corrector.models import LanguageModel
+from corrector.tasks.base import Pair, Task
+from probes.directions import Method
+from steering.cells import Cell, Setting, correct, mean
+from steering.extract import ContrastKind, contrast_of, extract_vectors
+from steering.vectors import SteeringVector
+
+WELL_FORMED = 0.95
+"""Share of well-formed corrections that a candidate must keep at both ends of the coefficients."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which contrast is read at which span, and at which span the direction is written."""
+
+    contrast: ContrastKind
+    read: str
+    write: str
+
+
+SOURCES = (
+    Source("copy_rewrite", "prompt_last", "prompt_last"),
+    Source("copy_rewrite", "prompt_last", "prompt_last+output"),
+    Source("copy_rewrite", "last", "last"),
+    Source("minimal", "first_divergence", "output"),
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to steer, tried on the validation split at the lowest and the highest coefficient.
+
+    `reach` is the weaker of the two sides: min(unsteered - edit_ratio[0], edit_ratio[1] - unsteered). A direction
+    that says how much to correct must move the edit ratio both ways.
+    """
+
+    source: Source
+    layers: tuple[int, ...]
+    auroc: float
+    edit_ratio: tuple[float, float]
+    well_formed: tuple[float, float]
+    reach: float
+
+    @property
+    def usable(self) -> bool:
+        return min(self.well_formed) >= WELL_FORMED
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The vector, where it is written, and the candidates that it was chosen from."""
+
+    vector: SteeringVector
+    setting: Setting
+    candidates: tuple[Candidate, ...]
+    chosen: int
+
+    def record(self) -> dict[str, Any]:
+        """What selection.json says of a task."""
+        best = self.candidates[self.chosen]
+        return {
+            "layers": list(self.setting.layers),
+            "span": self.setting.span,
+            "operator": self.setting.operator,
+            "method": self.vector.method,
+            "source": asdict(best.source),
+            "usable_on_validation": best.usable,
+            "vector": self.vector.card,
+            "candidates": [asdict(c) for c in self.candidates],
+        }
+
+
+def vectors(
+    lm: LanguageModel, task: Task, sources: Sequence[Source], method: Method, n: int, n_validation: int, seed: int
+) -> dict[tuple[str, str], SteeringVector]:
+    """A vector for each (contrast, read span) of the sources, fitted on train; held-out AUROC is of validation.
+
+    A contrast that the task cannot make is left out; UserError when that leaves none.
+    """
+    out: dict[tuple[str, str], SteeringVector] = {}
+    refusals: list[UserError] = []
+    for kind in dict.fromkeys(s.contrast for s in sources):
+        try:
+            train = contrast_of(kind, lm, task, "train", n, seed)
+            validation = contrast_of(kind, lm, task, "validation", n_validation, seed)
+        except UserError as error:
+            refusals.append(error)
+            continue
+        spans = tuple(dict.fromkeys(s.read for s in sources if s.contrast == kind))
+        found = extract_vectors(lm, train, validation, ("diff_means", "lat"), spans, seed=seed)
+        out |= {(kind, span): found[method, span] for span in spans}
+    if not out:
+        raise refusals[0]
+    return out
+
+
+def select(
+    lm: LanguageModel,
+    task: Task,
+    found: dict[tuple[str, str], SteeringVector],
+    sources: Sequence[Source],
+    layers: Sequence[Sequence[int]],
+    pairs: Sequence[Pair],
+    coefs: tuple[float, float],
+    operator: str = "add",
+) -> Selection:
+    """Steer validation pairs at both ends of the coefficients with every source and layer; take the longest reach.
+
+    Usable candidates go first: at least WELL_FORMED of their corrections stay well-formed at both ends. Where none
+    is usable, the one that keeps most well-formed is taken, and `usable_on_validation` says so.
+    """
+    tries = [(s, tuple(k)) for s in sources if (s.contrast, s.read) in found for k in layers]
+    unsteered = mean(correct(lm, task, pairs, Cell("none", 0.0), Setting((0,), "prompt_last")), "edit_ratio")
+    candidates: list[Candidate] = []
+    for source, chosen in tqdm(tries, desc=f"{task.name}: choose layer", unit="candidate"):
+        vector = found[source.contrast, source.read]
+        setting = Setting(chosen, source.write, operator)
+        ends = [correct(lm, task, pairs, Cell("correction", c, vector), setting) for c in coefs]
+        low, high = (mean(rows, "edit_ratio") for rows in ends)
+        formed = [mean(rows, "well_formed") for rows in ends]
+        auroc = max(float(vector.card["layers"][str(k)]["auroc"]) for k in chosen)
+        reach = min(unsteered - low, high - unsteered)
+        candidates.append(Candidate(source, chosen, auroc, (low, high), (formed[0], formed[1]), reach))
+    usable = [i for i, c in enumerate(candidates) if c.usable]
+    if usable:
+        best = max(usable, key=lambda i: candidates[i].reach)
+    else:
+        best = max(range(len(candidates)), key=lambda i: min(candidates[i].well_formed))
+    winner = candidates[best]
+    vector = found[winner.source.contrast, winner.source.read]
+    return Selection(vector, Setting(winner.layers, winner.source.write, operator), tuple(candidates), best)

@@ -1,0 +1,79 @@
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from corrector.errors import UserError, run_cli
+
+
+@dataclass(frozen=True)
+class Config:
+    """Weigh things."""
+
+    n: int = 3
+    """How many."""
+    name: str = "a"
+    """Which."""
+
+
+def call(monkeypatch: pytest.MonkeyPatch, words: str, main, default=None) -> None:
+    monkeypatch.setattr(sys, "argv", ["weigh", *words.split()])
+    run_cli(Config, main, "lab.weigh", default)
+
+
+def test_flags_become_the_config(monkeypatch):
+    got: list[Config] = []
+    call(monkeypatch, "--n 5", got.append)
+    assert got == [Config(5, "a")]
+
+
+def test_flags_are_laid_over_a_default_even_where_they_equal_the_class(monkeypatch):
+    got: list[Config] = []
+    call(monkeypatch, "--n 3", got.append, lambda: Config(7, "b"))
+    assert got == [Config(3, "b")]
+
+
+def raising(error: BaseException):
+    def main(config: Config) -> None:
+        raise error
+
+    return main
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "", raising(UserError("n=3 is odd;\n  give an even one")))
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "lab.weigh: n=3 is odd; give an even one\n"
+
+
+def test_a_mistake_in_the_default_is_the_users_too(monkeypatch, capsys):
+    def default() -> Config:
+        raise UserError("no such recipe")
+
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "", lambda config: None, default)
+    assert stop.value.code == 2 and capsys.readouterr().err == "lab.weigh: no such recipe\n"
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "", raising(KeyboardInterrupt()))
+    assert stop.value.code == 130 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), RuntimeError("a fault")])
+def test_a_fault_of_the_lab_keeps_its_traceback(monkeypatch, error):
+    with pytest.raises(type(error), match="a fault"):
+        call(monkeypatch, "", raising(error))
+
+
+def test_unknown_flags_exit_2_and_help_exits_0(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "--nn 5", lambda config: None)
+    assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "--help", lambda config: None)
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "Weigh things" in printed and "How many" in printed

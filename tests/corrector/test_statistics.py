@@ -1,0 +1,118 @@
+"""Statistics against scipy, known coverage and planted signals."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from corrector.errors import UserError
+from corrector.statistics import (
+    bootstrap_mean,
+    item_slopes,
+    line,
+    null_p,
+    slope_bootstrap,
+    spearman,
+    wilson,
+    z_score,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def test_bootstrap_agrees_with_scipy() -> None:
+    x = RNG.gamma(2.0, size=120)
+    mine = bootstrap_mean(x, n_resamples=4000)
+    theirs = stats.bootstrap((x,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+    assert mine.mean == pytest.approx(x.mean()) and mine.n == 120
+    assert mine.low == pytest.approx(theirs.low, abs=0.02) and mine.high == pytest.approx(theirs.high, abs=0.02)
+
+
+def test_grouping_counts_questions_not_items() -> None:
+    x = RNG.normal(size=50)
+    once, tenfold = bootstrap_mean(x), bootstrap_mean(np.repeat(x, 10), np.repeat(np.arange(50), 10))
+    assert tenfold.n == 50
+    assert (tenfold.low, tenfold.high) == pytest.approx((once.low, once.high))
+    pretended = bootstrap_mean(np.repeat(x, 10))
+    assert pretended.high - pretended.low < 0.5 * (once.high - once.low)
+
+
+def test_groups_of_unequal_size_weigh_by_items() -> None:
+    out = bootstrap_mean([0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b"])
+    assert out.mean == 0.25 and (out.low, out.high) == (0.0, 1.0)
+    assert out == bootstrap_mean([0.0, 0.0, 0.0, 1.0], [7, 7, 7, 3])
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng, hits = np.random.default_rng(1), 0
+    for trial in range(300):
+        groups = np.repeat(np.arange(40), 3)
+        x = rng.normal(size=40)[groups] + rng.normal(size=120)
+        interval = bootstrap_mean(x, groups, n_resamples=400, seed=trial)
+        hits += interval.low <= 0 <= interval.high
+    assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_one_question_has_a_mean_but_no_interval() -> None:
+    out = bootstrap_mean([1.0, 3.0], ["q", "q"])
+    assert out.mean == 2.0 and out.n == 1 and math.isnan(out.low) and math.isnan(out.high)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, None], [1.0, float("nan")]])
+def test_no_number_without_data(values: list[float]) -> None:
+    with pytest.raises(UserError, match=r"missing|no values"):
+        bootstrap_mean(values)
+    with pytest.raises(UserError):
+        line(values, values)
+    with pytest.raises(UserError):
+        item_slopes([0.0, 1.0], np.array(values, dtype=float).reshape(-1, 2))
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=20))
+@settings(max_examples=50, deadline=None)
+def test_line_and_spearman_agree_with_scipy(points: list[tuple[int, int]]) -> None:
+    x, y = (np.array(v, dtype=float) for v in zip(*points, strict=True))
+    if np.ptp(x) == 0:
+        with pytest.raises(UserError, match="not defined"):
+            line(x, y)
+        return
+    mine, theirs = line(x, y), stats.linregress(x, y)
+    assert mine.slope == pytest.approx(theirs.slope) and mine.at(2.0) == pytest.approx(
+        theirs.intercept + 2 * theirs.slope
+    )
+    if np.ptp(y) == 0:
+        assert math.isnan(mine.r2) and math.isnan(spearman(x, y))
+    else:
+        assert mine.r2 == pytest.approx(theirs.rvalue**2, abs=1e-9)
+        assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+
+
+def test_slope_of_the_mean_is_the_mean_of_slopes() -> None:
+    coefs = np.array([-2.0, -0.5, 0.0, 1.0])
+    values = RNG.normal(size=(60, 4)) + 0.7 * coefs
+    slopes = item_slopes(coefs, values)
+    assert slopes[3] == pytest.approx(np.polyfit(coefs, values[3], 1)[0])
+    interval = slope_bootstrap(coefs, values, groups=np.arange(60) // 2)
+    assert interval.mean == pytest.approx(line(coefs, values.mean(0)).slope) and interval.n == 30
+    assert interval.low < 0.7 < interval.high and interval.low > 0.4
+    flat = slope_bootstrap(coefs, RNG.normal(size=(60, 4)))
+    assert flat.low < 0 < flat.high
+
+
+def test_wilson_has_width_at_the_edges() -> None:
+    for hits, n in ((0, 20), (20, 20), (7, 30)):
+        theirs = stats.binomtest(hits, n).proportion_ci(method="wilson")
+        mine = wilson(hits, n)
+        assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+        assert mine.high > mine.low
+    with pytest.raises(UserError, match="without trials"):
+        wilson(0, 0)
+
+
+def test_null_comparisons() -> None:
+    assert z_score(3.0, [-1.0, 1.0]) == pytest.approx(3 / math.sqrt(2))
+    assert math.isnan(z_score(3.0, [1.0])) and math.isnan(z_score(3.0, [1.0, 1.0]))
+    assert null_p(3.0, [-1.0, 1.0, -4.0]) == 0.5 and null_p(3.0, [0.0] * 19) == 0.05

@@ -1,0 +1,243 @@
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from corrector import train as module
+from corrector import training
+from corrector.errors import UserError, run_cli
+from corrector.heldout import variant
+from corrector.models import load
+from corrector.prompts import encode
+from corrector.recipes import RECIPES, Train, recipe
+from corrector.tasks import NAMES
+from corrector.train import given_recipe, new_model, resolve, run, run_resolved, training_texts
+
+SIZES = "--d 32 --layers 1 --heads 2 --ff 48 --batch 2 --evaluate 0"
+TINY = f"--task arithmetic --steps 3 {SIZES}"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    """Few texts for the vocabulary, few questions, and a folder of its own to work in."""
+    monkeypatch.setattr(module, "training_texts", partial(training_texts, n=120))
+    monkeypatch.setattr(module, "POOL", 20)
+    monkeypatch.chdir(tmp_path)
+
+
+def command(monkeypatch, words: str) -> int:
+    """The exit code of `python -m corrector.train words`, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["train", *words.split()])
+    try:
+        run_cli(Train, run_resolved, "corrector.train", given_recipe)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def last_line(capsys) -> str:
+    """The one line of a user's mistake, without progress bars."""
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("corrector.train: ")]
+    assert len(lines) == 1 and error.rstrip().endswith(lines[0])
+    return lines[0]
+
+
+# The command line
+
+
+def test_help_reads_well():
+    got = subprocess.run([sys.executable, "-m", "corrector.train", "--help"], capture_output=True, text=True)
+    assert got.returncode == 0 and "Traceback" not in got.stderr
+    for words in (
+        "usage: python -m corrector.train",
+        "Train a corrector",
+        "--recipe",
+        "--first-weight",
+        "Peak learning",
+    ):
+        assert words in got.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--recipe nonsense", "recipe='nonsense' is not one of dialogue-upstream"),
+        ("--task chess", "task='chess' is not one of dialogue"),
+        ("--task dialogue --opener Redo:", "--opener='Redo:' is for task arithmetic"),
+        ("--task jsonl --data nowhere.jsonl", "nowhere.jsonl is no file"),
+        ("--task arithmetic --steps 0", "steps=0, batch=4: both must be at least 1"),
+        ("--task arithmetic --init ./nowhere", "'./nowhere' is no folder here"),
+        ("--task arithmetic --vocabulary 9", "vocabulary=9 does not hold"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_leaves_nothing_behind(words, message, monkeypatch, capsys):
+    assert command(monkeypatch, words) == 2
+    assert message in last_line(capsys)
+    assert not list(Path().rglob("*.safetensors"))
+    assert command(monkeypatch, f"{TINY} --out runs/again") == 0, "a mistake must not stand in the way of the cure"
+
+
+def test_every_flag_changes_the_recipe_also_to_the_class_default(monkeypatch):
+    got: list[Train] = []
+    monkeypatch.setattr(sys, "argv", "train --recipe dialogue-1 --seed 0 --steps 5000 --lr 0.01".split())
+    run_cli(Train, got.append, "corrector.train", given_recipe)
+    assert got == [replace(recipe("dialogue-1"), recipe="dialogue-1", seed=0, steps=5000, lr=0.01)]
+    monkeypatch.setattr(sys, "argv", "train --recipe=gsm8k".split())
+    run_cli(Train, got.append, "corrector.train", given_recipe)
+    assert got[1] == replace(recipe("gsm8k"), recipe="gsm8k")
+    monkeypatch.setattr(sys, "argv", ["train", "--task", "arithmetic"])
+    run_cli(Train, got.append, "corrector.train", given_recipe)
+    assert got[2] == Train(task="arithmetic")
+
+
+def test_a_config_in_code_lays_its_own_fields_over_the_recipe():
+    assert resolve(Train(recipe="arithmetic-l", steps=7)) == replace(
+        recipe("arithmetic-l"), recipe="arithmetic-l", steps=7
+    )
+    assert resolve(Train(d=7)) == Train(d=7)
+
+
+def test_recipes_name_tasks_that_exist():
+    for name, config in RECIPES.items():
+        assert config.task in NAMES and config.recipe == "" and config.d % config.heads == 0, name
+    with pytest.raises(UserError, match="recipe='x' is not one of " + ", ".join(RECIPES)):
+        recipe("x")
+
+
+# A whole run
+
+
+@pytest.mark.parametrize("role", ["corrector", "upstream"])
+def test_a_tiny_run_writes_a_checkpoint_that_loads(role, monkeypatch, capsys):
+    assert command(monkeypatch, f"{TINY} --role {role} --batch 4 --seed 5 --out made") == 0
+    assert "wrote made" in capsys.readouterr().out
+    names = {p.name for p in Path("made").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "card.json"} <= names
+    assert {p.name for p in Path().iterdir()} == {"made"}, "half-made folders stay behind"
+    assert not any(
+        p.suffix in {".bin", ".pt", ".pkl", ".pth"} or p.read_bytes()[:2] == b"PK" for p in Path("made").iterdir()
+    )
+
+    lm = load("made")
+    card = lm.card
+    assert lm.template.name == card["template"] == "lab" and lm.n_layers == 1
+    assert card["parameters"] == sum(p.numel() for p in lm.model.parameters())
+    assert card["role"] == role and card["recipe"]["steps"] == 3 and card["recipe"]["seed"] == 5
+    assert "out" not in card["recipe"] and card["recipe"]["task"] == "arithmetic"
+    assert card["trained_tokens"] > 0 and 0 < card["final_loss"] < 20 and card["minutes"] >= 0
+    assert len(card["data_hash"]) == len(card["weights_sha256"]) == 16
+    assert lm.encode("Tom has 3", "", "Tom").ids[0] == 3
+
+    assert command(monkeypatch, f"{TINY} --role {role} --batch 4 --seed 5 --out twice") == 0
+    assert load("twice").fingerprint == lm.fingerprint, "the same command makes the same weights"
+    assert (
+        load("twice").card["data_hash"] == card["data_hash"] and load("twice").card["final_loss"] == card["final_loss"]
+    )
+
+
+def interrupt_at(monkeypatch, step: int) -> None:
+    def interrupted(at, *args):
+        if at == step:
+            raise KeyboardInterrupt
+        return training.batch_at.__wrapped__(at, *args)
+
+    interrupted.__wrapped__ = training.batch_at
+    monkeypatch.setattr(training, "batch_at", interrupted)
+
+
+def test_a_half_trained_folder_takes_its_own_config_alone(monkeypatch, capsys):
+    words = f"{TINY} --save-every 2 --out made"
+    batch_at = training.batch_at
+    monkeypatch.setattr(
+        training, "batch_at", lambda at, *a: (_ for _ in ()).throw(KeyboardInterrupt) if at == 2 else batch_at(at, *a)
+    )
+    assert command(monkeypatch, words) == 130
+    assert "the same command again resumes" in last_line(capsys)
+    monkeypatch.setattr(training, "batch_at", batch_at)
+    assert not Path("made").exists() and Path("made.work/state.safetensors").is_file()
+
+    assert command(monkeypatch, f"{words} --lr 0.1 --seed 2") == 2
+    line = last_line(capsys)
+    assert "made.work holds a half-trained run of another config (other: lr, seed)" in line and "--out" in line
+    assert command(monkeypatch, f"{words} --save-every 1") == 0, "how often it is saved does not change the weights"
+    assert command(monkeypatch, f"{TINY} --out clean") == 0
+    assert load("made").fingerprint == load("clean").fingerprint
+    assert load("made").card["final_loss"] == load("clean").card["final_loss"]
+
+
+def test_a_state_without_its_config_is_not_guessed_at(monkeypatch, capsys):
+    Path("made.work").mkdir()
+    Path("made.work/state.safetensors").write_bytes(b"")
+    assert command(monkeypatch, f"{TINY} --out made") == 2
+    assert "made.work has a state but no config.json" in last_line(capsys)
+
+
+def test_a_folder_that_is_no_checkpoint_is_never_replaced(monkeypatch, capsys):
+    Path("thesis").mkdir()
+    Path("thesis/chapter.txt").write_text("years")
+    assert command(monkeypatch, f"{TINY} --out thesis") == 2
+    assert "thesis exists and is no checkpoint" in last_line(capsys)
+    assert Path("thesis/chapter.txt").read_text() == "years"
+    assert command(monkeypatch, f"{TINY} --out made") == 0
+    before = load("made").fingerprint
+    assert command(monkeypatch, f"{TINY} --out made --seed 1") == 0, "a checkpoint is"
+    assert load("made").fingerprint != before
+
+
+def test_training_goes_on_from_a_checkpoint(monkeypatch):
+    assert command(monkeypatch, f"{TINY} --out made") == 0
+    assert command(monkeypatch, f"{TINY} --init made --lr 1e-9 --out more") == 0
+    made, more = load("made"), load("more")
+    assert more.template.name == "lab" and made.fingerprint != more.fingerprint
+    for name, w in made.model.state_dict().items():
+        torch.testing.assert_close(more.model.state_dict()[name], w, atol=2e-3, rtol=0)
+
+
+def test_the_default_folder_is_named_after_the_run():
+    config = Train(task="arithmetic", steps=1, batch=1, d=32, layers=1, heads=2, ff=48, evaluate=0, seed=4)
+    assert run(config) == Path("runs/train-arithmetic-corrector-4")
+    assert [p.name for p in Path("runs").iterdir()] == ["train-arithmetic-corrector-4"]
+
+
+def test_a_new_model_has_the_sizes_and_seed_of_its_config():
+    config = Train(task="arithmetic", d=32, layers=2, heads=2, ff=48, seed=1)
+    task = variant("arithmetic")
+    lm, same, other = (new_model(c, task) for c in (config, config, replace(config, seed=2)))
+    size = lm.model.config
+    assert (size.hidden_size, size.num_hidden_layers, size.intermediate_size) == (32, 2, 48)
+    assert size.vocab_size == len(lm.tokenizer) and size.eos_token_id == lm.eos_id
+    assert lm.fingerprint == same.fingerprint != other.fingerprint
+    assert len(new_model(replace(config, vocabulary=300), task).tokenizer) == 300
+
+
+def test_the_vocabulary_knows_the_held_out_text():
+    task = variant("arithmetic")
+    lm = new_model(Train(task="arithmetic", d=32, layers=1, heads=2, ff=48), task)
+    for pair in task.pairs("test", 200):
+        assert lm.encode(pair.question, pair.prefix, pair.last).ids
+        assert lm.encode_target(pair.correction)[-1] == lm.eos_id
+
+
+def test_the_record_of_a_run_is_its_config(monkeypatch):
+    interrupt = monkeypatch.context
+    with interrupt() as m:
+        m.setattr(training, "batch_at", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command(m, f"{TINY} --out made") == 130
+    record = json.loads(Path("made.work/config.json").read_text())
+    assert record == json.loads(json.dumps(asdict(Train(**(record | {"out": Path(record["out"])}))), default=str))
+    assert record["steps"] == 3 and record["out"] == "made"
+
+
+def test_prompts_of_a_new_model_copy_exactly():
+    lm = new_model(Train(task="arithmetic", d=32, layers=1, heads=2, ff=48), variant("arithmetic"))
+    pair = variant("arithmetic").pairs("test", 1)[0]
+    encoded = encode(lm.tokenizer, lm.template.render(pair.question, pair.prefix, pair.last))
+    start, end = encoded.spans["last"]
+    assert lm.encode_target(pair.last)[:-1] == list(encoded.ids[start:end])
