@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["align", "load"]
-
 
 def __getattr__(name: str) -> Any:
     """`corrector.load` and `corrector.align` (a callable module) on first use: reading records needs no torch."""

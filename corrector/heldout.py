@@ -109,7 +109,7 @@ def corrector_scores(lm: LanguageModel, task: Task, n: int, seed: int) -> dict[s
         groups[f"b < {CLEARLY_GOOD}"] = [r for r in rows if (r[0].badness or 0.0) < CLEARLY_GOOD]
         groups[f"b > {CLEARLY_BAD}"] = [r for r in rows if (r[0].badness or 0.0) > CLEARLY_BAD]
     out: dict[str, Any] = {"ended": rate([o.ended for o in outputs])}
-    for group, members in groups.items():
+    for group, members in ((name, rows) for name, rows in groups.items() if rows):
         judged = {name: [judge(p, t) for p, t in members] for name, judge in judges.items()}
         out[group] = {name: rate([bool(x) for x in v if x is not None]) for name, v in judged.items() if None not in v}
     if task.rewrite_openers:

@@ -19,7 +19,7 @@ from corrector.errors import UserError
 from corrector.prompts import Encoded, Template, check_known, encode, template
 
 REFERENCES = Path(__file__).parent / "references"
-ALIASES = {"dialogue": "dialogue-0", "arithmetic": "arithmetic-m"}
+ALIASES = {"dialogue": "dialogue-0", "arithmetic": "arithmetic-l"}
 CARD = "card.json"
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
 HUB_SECONDS = 3.0

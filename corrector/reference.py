@@ -36,13 +36,17 @@ def run(config: Reference) -> None:
 
 
 def publish(checkpoint: Path, name: str) -> Path:
-    """Copy a finished checkpoint to the references."""
+    """Copy a finished checkpoint to the references, whole or not at all: a failed copy leaves the old one there."""
     home = REFERENCES / name
-    half = REFERENCES / f".{name}.part"
-    shutil.rmtree(half, ignore_errors=True)
+    half, old = REFERENCES / f".{name}.part", REFERENCES / f".{name}.old"
+    for rest in (half, old):
+        shutil.rmtree(rest, ignore_errors=True)
     shutil.copytree(checkpoint, half)
-    shutil.rmtree(home, ignore_errors=True)
+    # A folder cannot replace one that holds files, and deleting takes longer than renaming.
+    if home.exists():
+        home.replace(old)
     half.replace(home)
+    shutil.rmtree(old, ignore_errors=True)
     print(f"{name}: {home}")
     return home
 

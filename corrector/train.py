@@ -59,12 +59,21 @@ def training_texts(task: Task, n: int = 4000) -> list[str]:
     return texts
 
 
+def plain_texts(task: Task, n: int = 2000) -> list[str]:
+    """Questions and corrected answers of the train split: what subwords are counted on, each text once."""
+    problems = task.problems("train", min(n, task.size("train")))
+    answers = [task.example(p, random.Random(f"vocabulary/{p.id}")).answer for p in problems]
+    return [*(p.question for p in problems), *answers]
+
+
 def new_model(config: Train, task: Task) -> LanguageModel:
     """A Llama-style model from scratch, seeded, with a tokenizer of the task's own."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    texts = training_texts(task)
-    tokenizer = bpe_tokenizer(texts, config.vocabulary) if config.vocabulary else word_tokenizer(texts)
+    if config.vocabulary:
+        tokenizer = bpe_tokenizer(plain_texts(task), config.vocabulary)
+    else:
+        tokenizer = word_tokenizer(training_texts(task))
     torch.manual_seed(config.seed)
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer),

@@ -37,7 +37,8 @@ def gate(lm: LanguageModel, task: Task, n_train: int, n_test: int, seed: int = 0
             auroc[span] = None
             continue
         rng = np.random.default_rng([seed, *span.encode()])
-        rows = separability(fit("diff_means", pos, neg), *(s["resid_post", span] for s in held), rng)
+        held_pos, held_neg = (side["resid_post", span] for side in held)
+        rows = separability(fit("diff_means", pos, neg), held_pos, held_neg, rng)
         auroc[span] = {str(r.layer): {"auroc": r.auroc, "low": r.low, "high": r.high} for r in rows}
     return {"n_train": len(train), "n_test": len(test), "auroc": auroc, "rewrite": rewrite_gap(lm, task, test_pairs)}
 

@@ -82,20 +82,30 @@ def correct(
     return rows
 
 
+def unsteered_tokens(lm: LanguageModel, task: Task, pairs: Sequence[Pair], batch_size: int = 64) -> list[list[int]]:
+    """The very tokens that the unsteered corrector writes, with the end token where it wrote one.
+
+    Not the text encoded again: that can be other tokens, and text that a closed vocabulary lacks.
+    """
+    prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
+    outputs = decode(lm, prompts, max_new_tokens=task.max_sentence_tokens, batch_size=batch_size)
+    return [[*output.ids, *[lm.eos_id] * output.ended] for output in outputs]
+
+
 def with_kl(
     lm: LanguageModel,
     pairs: Sequence[Pair],
     rows: list[dict[str, Any]],
-    unsteered: Sequence[str],
+    unsteered: Sequence[Sequence[int]],
     cell: Cell,
     setting: Setting,
 ) -> list[dict[str, Any]]:
-    """Add `kl`: nats a token of KL(unsteered ‖ steered), teacher-forced on the unsteered corrections."""
+    """Add `kl`: nats a token of KL(unsteered ‖ steered), teacher-forced on the tokens of `unsteered_tokens`."""
     steering = intervention(cell, setting, len(pairs))
     if steering is None:
         return [{**row, "kl": 0.0} for row in rows]
     prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
-    kl = kl_per_token(lm, prompts, [lm.encode_target(text) for text in unsteered], steering)
+    kl = kl_per_token(lm, prompts, unsteered, steering)
     return [{**row, "kl": value} for row, value in zip(rows, kl, strict=True)]
 
 

@@ -33,7 +33,7 @@ from probes.separability import separability
 from probes.sites import Site
 from steering.vectors import SteeringVector
 
-ContrastKind = Literal["copy_rewrite", "teacher_forced", "minimal"]
+ContrastKind = Literal["copy_rewrite", "annotated", "teacher_forced", "minimal"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Extract:
     data: str = ""
     """Local path or hub id of the task's data, where the task needs some."""
     contrast: ContrastKind = "copy_rewrite"
-    """What is contrasted: a rewritten with a copied suffix, two teacher-forced outputs, or minimal pairs."""
+    """What is contrasted: a suffix that the corrector rewrites with one that it copies (copy_rewrite), the same by the
+    annotator's labels (annotated), two teacher-forced outputs, or minimal pairs."""
     method: Method = "diff_means"
     """How a direction is fitted; the other method's cosine to it is always reported."""
     span: str = "prompt_last"
@@ -75,6 +76,8 @@ def contrast_of(kind: ContrastKind, lm: LanguageModel, task: Task, split: Split,
     pairs = contrast_pairs(task, split, n, seed)
     if kind == "copy_rewrite":
         return copy_rewrite(as_corrected(lm, task, pairs))
+    if kind == "annotated":
+        return copy_rewrite(pairs)
     return teacher_forced(p for p in pairs if not is_copy(p))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,13 +42,13 @@ SOURCES = (
 class Candidate:
     """One way to steer, tried on the validation split at the lowest and the highest coefficient.
 
-    `reach` is the weaker of the two sides: min(unsteered - edit_ratio[0], edit_ratio[1] - unsteered). A direction
-    that says how much to correct must move the edit ratio both ways.
+    `reach` is the weaker of the two ends: min over coef ≠ 0 of sign(coef) · (edit_ratio - unsteered). A direction
+    that says how much to correct must move the edit ratio both ways. `auroc` is the card's, None where it has none.
     """
 
     source: Source
     layers: tuple[int, ...]
-    auroc: float
+    auroc: float | None
     edit_ratio: tuple[float, float]
     well_formed: tuple[float, float]
     reach: float
@@ -90,7 +91,8 @@ def vectors(
     """
     out: dict[tuple[str, str], SteeringVector] = {}
     refusals: list[UserError] = []
-    for kind in dict.fromkeys(s.contrast for s in sources):
+    kinds: list[ContrastKind] = [*dict.fromkeys([s.contrast for s in sources])]
+    for kind in kinds:
         try:
             train = contrast_of(kind, lm, task, "train", n, seed)
             validation = contrast_of(kind, lm, task, "validation", n_validation, seed)
@@ -129,8 +131,10 @@ def select(
         ends = [correct(lm, task, pairs, Cell("correction", c, vector), setting) for c in coefs]
         low, high = (mean(rows, "edit_ratio") for rows in ends)
         formed = [mean(rows, "well_formed") for rows in ends]
-        auroc = max(float(vector.card["layers"][str(k)]["auroc"]) for k in chosen)
-        reach = min(unsteered - low, high - unsteered)
+        known = vector.card.get("layers", {})
+        auroc = max((float(known[str(k)]["auroc"]) for k in chosen if str(k) in known), default=None)
+        # An end at coefficient 0 moves nothing, so a one-sided sweep goes by its other end.
+        reach = min(math.copysign(1, c) * (x - unsteered) for c, x in zip(coefs, (low, high), strict=True) if c != 0)
         candidates.append(Candidate(source, chosen, auroc, (low, high), (formed[0], formed[1]), reach))
     usable = [i for i, c in enumerate(candidates) if c.usable]
     if usable:

@@ -15,17 +15,20 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from corrector import tasks
+from corrector.decoding import check_request
 from corrector.errors import UserError, run_cli
 from corrector.loop import align
-from corrector.models import LanguageModel, load
+from corrector.models import ALIASES, LanguageModel, load, references
 from corrector.records import RunFolder, default_name, read_json
-from corrector.tasks.base import Task
-from corrector.upstreams import upstream_of
+from corrector.tasks.base import Pair, Problem, Task
+from corrector.upstreams import Upstream, upstream_of
 from probes.directions import Method
 from probes.gate import gate
-from steering.cells import Cell, Setting, correct, intervention, with_kl
+from steering.cells import Cell, Setting, correct, intervention, unsteered_tokens, with_kl
 from steering.controls import random_controls
+from steering.interventions import make_bank
 from steering.operators import operator as operator_named
+from steering.positions import check_span
 from steering.selection import SOURCES, Selection, Source, select, vectors
 from steering.vectors import SteeringVector
 
@@ -82,24 +85,35 @@ class Sweep:
     """Run folder; default runs/sweep-<hash of this configuration>."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one task is measured with, made before anything is written, so that a mistake costs no run."""
+
+    task: Task
+    lm: LanguageModel
+    pairs: list[Pair]
+    problems: list[Problem]
+    upstream: Upstream | None
+
+
 def run(config: Sweep) -> Path:
     """Run or resume a sweep; returns the run folder with rows, table and figure."""
     check(config)
-    loaded = [_load(config, name) for name in config.task]
+    works = [prepare(config, name) for name in config.task]
     out = Path("runs") / default_name("sweep", config) if config.out == Path() else config.out
     with RunFolder(out, config, config.device) as folder:
         if not folder.done:
-            chosen = _choose(config, loaded, folder)
+            chosen = _choose(config, works, folder)
             rows_before = 0
-            for (task, lm), selection in zip(loaded, chosen, strict=True):
-                rows_before = _edits(config, task, lm, *selection, folder, rows_before)
+            for work, selection in zip(works, chosen, strict=True):
+                rows_before = _edits(config, work, *selection, folder, rows_before)
             rows_before = 0
-            for (task, lm), selection in zip(loaded, chosen, strict=True):
-                rows_before = _loops(config, task, lm, *selection, folder, rows_before)
-        # Tables and figures are a floor above this one, so they are run as programs, not imported.
-        subprocess.run([sys.executable, "-m", "figures.dose", str(out)], check=True)
-        if not folder.done:
+            for work, selection in zip(works, chosen, strict=True):
+                rows_before = _loops(config, work, *selection, folder, rows_before)
             folder.finish()
+        # Tables and figures are a floor above this one, so they are run as programs, not imported. They come after
+        # DONE, which they report, and are made anew by the same command should a kill fall between.
+        subprocess.run([sys.executable, "-m", "figures.dose", str(out)], check=True)
     return out
 
 
@@ -117,53 +131,79 @@ def check(config: Sweep) -> None:
     for name in ("corrector", "upstream", "vector", "data"):
         if getattr(config, name) and len(config.task) > 1:
             raise UserError(f"--{name} goes with one task, but there are {len(config.task)}; name one with --task")
+    if len(set(config.layers)) < len(config.layers):
+        raise UserError(f"layers={list(config.layers)} names a layer twice; give each of --layers once")
+    if config.span:
+        check_span(config.span)
     operator_named(config.operator)
 
 
-def _load(config: Sweep, name: str) -> tuple[Task, LanguageModel]:
+def prepare(config: Sweep, name: str) -> Work:
+    """Load a task's models and draw its test items; raises UserError for all that can be seen to fail later."""
     task = tasks.get(name, config.data)
+    if not config.corrector and ALIASES.get(name, name) not in references():
+        raise UserError(f"task {name!r} has no reference corrector here; give --corrector a folder or a hub id")
     lm = load(config.corrector or name, config.template, config.device, config.dtype)
     if bad := [k for k in config.layers if not 0 <= k < lm.n_layers]:
         raise UserError(f"layer={bad[0]} not in 0..{lm.n_layers - 1}; choose --layers in that range")
     if config.vector:
-        SteeringVector.load(config.vector).check(lm)
-    return task, lm
+        vector = SteeringVector.load(config.vector)
+        vector.check(lm)
+        make_bank([vector], config.layers or vector.layers)
+        check_span(_given(config, vector).write)
+    task.pairs("validation", config.validation, config.seed)
+    pairs = task.pairs("test", config.items, config.seed)
+    prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
+    check_request(lm, prompts, task.max_sentence_tokens, 0.0, None)
+    if config.problems == 0:
+        return Work(task, lm, pairs, [], None)
+    problems = task.problems("test", config.problems, config.seed)
+    for problem in problems:
+        task.grade(problem, "")
+    upstream = upstream_of(
+        config.upstream, task, problems, config.temperature, config.seed, config.template, config.device, config.dtype
+    )
+    return Work(task, lm, pairs, problems, upstream)
 
 
-def _choose(
-    config: Sweep, loaded: list[tuple[Task, LanguageModel]], folder: RunFolder
-) -> list[tuple[SteeringVector, Setting]]:
+def _choose(config: Sweep, works: list[Work], folder: RunFolder) -> list[tuple[SteeringVector, Setting]]:
     """Vector and setting of every task; a resumed run reads back what the first one chose."""
     record = read_json(folder.path, "selection")
     if not record:
-        for task, lm in loaded:
-            selection = choose(config, task, lm)
-            selection.vector.save(folder.path / f"vector-{task.name}.safetensors")
-            record[task.name] = {**selection.record(), **_about(config, task, lm)}
+        for work in works:
+            selection = choose(config, work.task, work.lm)
+            selection.vector.save(folder.path / f"vector-{work.task.name}.safetensors")
+            record[work.task.name] = {**selection.record(), **_about(config, work.task, work.lm)}
         folder.write_once("selection", record)
     return [
         (
-            SteeringVector.load(folder.path / f"vector-{task.name}.safetensors"),
-            Setting(tuple(record[task.name]["layers"]), record[task.name]["span"], record[task.name]["operator"]),
+            SteeringVector.load(folder.path / f"vector-{name}.safetensors"),
+            Setting(tuple(record[name]["layers"]), record[name]["span"], record[name]["operator"]),
         )
-        for task, _ in loaded
+        for name in (work.task.name for work in works)
     ]
+
+
+def _given(config: Sweep, vector: SteeringVector) -> Source:
+    """Where a saved vector is written: at --span, else where vectors read at its span are, else at its span."""
+    write = next((s.write for s in SOURCES if s.read == vector.span), vector.span)
+    return Source(vector.card.get("contrast", "copy_rewrite"), vector.span, config.span or write)
 
 
 def choose(config: Sweep, task: Task, lm: LanguageModel) -> Selection:
     """Extract on train, choose on validation."""
     if config.vector:
         vector = SteeringVector.load(config.vector)
-        sources: tuple[Source, ...] = (Source("copy_rewrite", vector.span, config.span or vector.span),)
-        found = {("copy_rewrite", vector.span): vector}
+        sources: tuple[Source, ...] = (_given(config, vector),)
+        found, layers = {(sources[0].contrast, vector.span): vector}, [(k,) for k in vector.layers]
     else:
         sources = SOURCES if not config.span else tuple(s for s in SOURCES if s.write == config.span)
         sources = sources or (Source("copy_rewrite", "prompt_last", config.span),)
         found = vectors(lm, task, sources, config.method, config.pairs, max(config.pairs // 4, 2), config.seed)
-    layers = [config.layers] if config.layers else [(k,) for k in range(lm.n_layers)]
+        layers = [(k,) for k in range(lm.n_layers)]
     pairs = task.pairs("validation", config.validation, config.seed)
     ends = (min(config.coef), max(config.coef))
-    return select(lm, task, found, sources, layers, pairs, ends, config.operator)
+    return select(lm, task, found, sources, [config.layers] if config.layers else layers, pairs, ends, config.operator)
 
 
 def _about(config: Sweep, task: Task, lm: LanguageModel) -> dict[str, Any]:
@@ -188,45 +228,27 @@ def _cells(config: Sweep, vector: SteeringVector, setting: Setting) -> list[Cell
     return cells + [Cell(name, c, control) for name, control in controls.items() for c in coefs]
 
 
-def _edits(
-    config: Sweep,
-    task: Task,
-    lm: LanguageModel,
-    vector: SteeringVector,
-    setting: Setting,
-    folder: RunFolder,
-    before: int,
-) -> int:
+def _edits(config: Sweep, work: Work, vector: SteeringVector, setting: Setting, folder: RunFolder, before: int) -> int:
     """Append the task's rows of edits.jsonl, `before` rows in; returns the rows there are after them."""
-    pairs = task.pairs("test", config.items, config.seed)
+    task, lm, pairs = work.task, work.lm, work.pairs
     cells = _cells(config, vector, setting)
+    unsteered: list[list[int]] = []
     for i, cell in enumerate(tqdm(cells, desc=f"{task.name}: correct", unit="cell")):
         start = before + i * len(pairs)
         missing = start + len(pairs) - max(folder.count("edits"), start)
         if missing <= 0:
             continue
         rows = correct(lm, task, pairs, cell, setting)
-        unsteered = [r["correction"] for r in (rows if i == 0 else folder.rows("edits")[before : before + len(pairs)])]
+        unsteered = unsteered or unsteered_tokens(lm, task, pairs)
         folder.append("edits", with_kl(lm, pairs, rows, unsteered, cell, setting)[len(pairs) - missing :])
     return before + len(cells) * len(pairs)
 
 
-def _loops(
-    config: Sweep,
-    task: Task,
-    lm: LanguageModel,
-    vector: SteeringVector,
-    setting: Setting,
-    folder: RunFolder,
-    before: int,
-) -> int:
+def _loops(config: Sweep, work: Work, vector: SteeringVector, setting: Setting, folder: RunFolder, before: int) -> int:
     """Append the task's rows of alignments.jsonl: the upstream alone, then the loop at every coefficient."""
-    if config.problems == 0:
+    task, problems, upstream = work.task, work.problems, work.upstream
+    if upstream is None:
         return before
-    problems = task.problems("test", config.problems, config.seed)
-    upstream = upstream_of(
-        config.upstream, task, problems, config.temperature, config.seed, config.template, config.device, config.dtype
-    )
     coefs = sorted({c for c in config.coef if c != 0})
     cells = [Cell("upstream", 0.0), Cell("none", 0.0), *(Cell("correction", c, vector) for c in coefs)]
     for i, cell in enumerate(tqdm(cells, desc=f"{task.name}: align", unit="cell")):
@@ -241,7 +263,7 @@ def _loops(
         answers = align(
             problems,
             upstream,
-            None if cell.direction == "upstream" else lm,
+            None if cell.direction == "upstream" else work.lm,
             task=task,
             mode="upstream" if cell.direction == "upstream" else "stream",
             steer=steer if cell.vector is not None else None,

@@ -173,7 +173,7 @@ def check_disjoint(splits: Mapping[str, Iterable[str]]) -> None:
     """Raise UserError naming a question that two splits share (compared without case and outer space)."""
     seen: dict[str, str] = {}
     for name, questions in splits.items():
-        for question in {" ".join(q.lower().split()) for q in questions}:
+        for question in dict.fromkeys(" ".join(q.lower().split()) for q in questions):
             if question in seen:
                 raise UserError(
                     f"splits {seen[question]!r} and {name!r} share the question {question[:80]!r}; "

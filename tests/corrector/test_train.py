@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -6,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from corrector import train as module
 from corrector import training
@@ -19,15 +19,31 @@ from corrector.tasks import NAMES
 from corrector.train import given_recipe, new_model, resolve, run, run_resolved, training_texts
 
 SIZES = "--d 32 --layers 1 --heads 2 --ff 48 --batch 2 --evaluate 0"
-TINY = f"--task arithmetic --steps 3 {SIZES}"
+TINY = f"--task jsonl --data pairs.jsonl --steps 3 {SIZES}"
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    """Few texts for the vocabulary, few questions, and a folder of its own to work in."""
-    monkeypatch.setattr(module, "training_texts", partial(training_texts, n=120))
-    monkeypatch.setattr(module, "POOL", 20)
+def folder(monkeypatch, tmp_path):
+    """A folder of its own to work in, with some pairs."""
     monkeypatch.chdir(tmp_path)
+    rows = [
+        {
+            "question": f"What is {a} + {b}?",
+            "prefix": "",
+            "last": f"It is {a + b + c}.",
+            "correction": f"It is {a + b}.",
+        }
+        for a in range(5)
+        for b in range(5)
+        for c in range(2)
+    ]
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.fixture
+def few_texts(monkeypatch):
+    """A vocabulary of fewer texts, for speed."""
+    monkeypatch.setattr(module, "training_texts", partial(training_texts, n=120))
 
 
 def command(monkeypatch, words: str) -> int:
@@ -52,17 +68,13 @@ def last_line(capsys) -> str:
 # The command line
 
 
-def test_help_reads_well():
-    got = subprocess.run([sys.executable, "-m", "corrector.train", "--help"], capture_output=True, text=True)
+def test_help_reads_well_and_shows_the_recipe_that_is_named():
+    words = [sys.executable, "-m", "corrector.train", "--recipe", "dialogue-2", "--help"]
+    got = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
     assert got.returncode == 0 and "Traceback" not in got.stderr
-    for words in (
-        "usage: python -m corrector.train",
-        "Train a corrector",
-        "--recipe",
-        "--first-weight",
-        "Peak learning",
-    ):
-        assert words in got.stdout
+    for text in ("usage: python -m corrector.train", "Train a corrector", "--first-weight", "Peak learning rate"):
+        assert text in got.stdout
+    assert "(default: dialogue-2)" in got.stdout
 
 
 @pytest.mark.parametrize(
@@ -73,8 +85,8 @@ def test_help_reads_well():
         ("--task dialogue --opener Redo:", "--opener='Redo:' is for task arithmetic"),
         ("--task jsonl --data nowhere.jsonl", "nowhere.jsonl is no file"),
         ("--task arithmetic --steps 0", "steps=0, batch=4: both must be at least 1"),
-        ("--task arithmetic --init ./nowhere", "'./nowhere' is no folder here"),
-        ("--task arithmetic --vocabulary 9", "vocabulary=9 does not hold"),
+        ("--task jsonl --data pairs.jsonl --init ./nowhere", "'./nowhere' is no folder here"),
+        ("--task jsonl --data pairs.jsonl --vocabulary 9", "vocabulary=9 does not hold"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_leaves_nothing_behind(words, message, monkeypatch, capsys):
@@ -120,7 +132,7 @@ def test_a_tiny_run_writes_a_checkpoint_that_loads(role, monkeypatch, capsys):
     assert "wrote made" in capsys.readouterr().out
     names = {p.name for p in Path("made").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "card.json"} <= names
-    assert {p.name for p in Path().iterdir()} == {"made"}, "half-made folders stay behind"
+    assert {p.name for p in Path().iterdir()} == {"made", "pairs.jsonl"}, "half-made folders stay behind"
     assert not any(
         p.suffix in {".bin", ".pt", ".pkl", ".pth"} or p.read_bytes()[:2] == b"PK" for p in Path("made").iterdir()
     )
@@ -130,10 +142,10 @@ def test_a_tiny_run_writes_a_checkpoint_that_loads(role, monkeypatch, capsys):
     assert lm.template.name == card["template"] == "lab" and lm.n_layers == 1
     assert card["parameters"] == sum(p.numel() for p in lm.model.parameters())
     assert card["role"] == role and card["recipe"]["steps"] == 3 and card["recipe"]["seed"] == 5
-    assert "out" not in card["recipe"] and card["recipe"]["task"] == "arithmetic"
+    assert "out" not in card["recipe"] and card["recipe"]["data"] == "pairs.jsonl"
     assert card["trained_tokens"] > 0 and 0 < card["final_loss"] < 20 and card["minutes"] >= 0
     assert len(card["data_hash"]) == len(card["weights_sha256"]) == 16
-    assert lm.encode("Tom has 3", "", "Tom").ids[0] == 3
+    assert lm.encode("What is 3 + 4?", "", "It is 8.").ids[0] == 3
 
     assert command(monkeypatch, f"{TINY} --role {role} --batch 4 --seed 5 --out twice") == 0
     assert load("twice").fingerprint == lm.fingerprint, "the same command makes the same weights"
@@ -142,25 +154,24 @@ def test_a_tiny_run_writes_a_checkpoint_that_loads(role, monkeypatch, capsys):
     )
 
 
-def interrupt_at(monkeypatch, step: int) -> None:
-    def interrupted(at, *args):
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C at the beginning of a step."""
+    batch_at = training.batch_at
+
+    def interrupted(at: int, *rest):
         if at == step:
             raise KeyboardInterrupt
-        return training.batch_at.__wrapped__(at, *args)
+        return batch_at(at, *rest)
 
-    interrupted.__wrapped__ = training.batch_at
     monkeypatch.setattr(training, "batch_at", interrupted)
 
 
 def test_a_half_trained_folder_takes_its_own_config_alone(monkeypatch, capsys):
     words = f"{TINY} --save-every 2 --out made"
-    batch_at = training.batch_at
-    monkeypatch.setattr(
-        training, "batch_at", lambda at, *a: (_ for _ in ()).throw(KeyboardInterrupt) if at == 2 else batch_at(at, *a)
-    )
-    assert command(monkeypatch, words) == 130
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        assert command(patch, words) == 130
     assert "the same command again resumes" in last_line(capsys)
-    monkeypatch.setattr(training, "batch_at", batch_at)
     assert not Path("made").exists() and Path("made.work/state.safetensors").is_file()
 
     assert command(monkeypatch, f"{words} --lr 0.1 --seed 2") == 2
@@ -194,19 +205,21 @@ def test_a_folder_that_is_no_checkpoint_is_never_replaced(monkeypatch, capsys):
 def test_training_goes_on_from_a_checkpoint(monkeypatch):
     assert command(monkeypatch, f"{TINY} --out made") == 0
     assert command(monkeypatch, f"{TINY} --init made --lr 1e-9 --out more") == 0
-    made, more = load("made"), load("more")
-    assert more.template.name == "lab" and made.fingerprint != more.fingerprint
-    for name, w in made.model.state_dict().items():
-        torch.testing.assert_close(more.model.state_dict()[name], w, atol=2e-3, rtol=0)
+    assert load("more").fingerprint == load("made").fingerprint, "steps too small for float16 leave it as it began"
+    assert load("more").template.name == "lab" and load("more").card["recipe"]["init"] == "made"
+    assert command(monkeypatch, f"{TINY} --init made --lr 0.1 --out other") == 0
+    assert load("other").fingerprint != load("made").fingerprint
 
 
 def test_the_default_folder_is_named_after_the_run():
-    config = Train(task="arithmetic", steps=1, batch=1, d=32, layers=1, heads=2, ff=48, evaluate=0, seed=4)
-    assert run(config) == Path("runs/train-arithmetic-corrector-4")
-    assert [p.name for p in Path("runs").iterdir()] == ["train-arithmetic-corrector-4"]
+    config = Train(
+        task="jsonl", data="pairs.jsonl", steps=1, batch=1, d=32, layers=1, heads=2, ff=48, evaluate=0, seed=4
+    )
+    assert run(config) == Path("runs/train-jsonl-corrector-4")
+    assert [p.name for p in Path("runs").iterdir()] == ["train-jsonl-corrector-4"]
 
 
-def test_a_new_model_has_the_sizes_and_seed_of_its_config():
+def test_a_new_model_has_the_sizes_and_seed_of_its_config(few_texts):
     config = Train(task="arithmetic", d=32, layers=2, heads=2, ff=48, seed=1)
     task = variant("arithmetic")
     lm, same, other = (new_model(c, task) for c in (config, config, replace(config, seed=2)))
@@ -217,25 +230,23 @@ def test_a_new_model_has_the_sizes_and_seed_of_its_config():
     assert len(new_model(replace(config, vocabulary=300), task).tokenizer) == 300
 
 
-def test_the_vocabulary_knows_the_held_out_text():
+def test_the_vocabulary_knows_the_held_out_text(few_texts):
     task = variant("arithmetic")
     lm = new_model(Train(task="arithmetic", d=32, layers=1, heads=2, ff=48), task)
-    for pair in task.pairs("test", 200):
+    for pair in task.pairs("test", 40):
         assert lm.encode(pair.question, pair.prefix, pair.last).ids
         assert lm.encode_target(pair.correction)[-1] == lm.eos_id
 
 
 def test_the_record_of_a_run_is_its_config(monkeypatch):
-    interrupt = monkeypatch.context
-    with interrupt() as m:
-        m.setattr(training, "batch_at", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert command(m, f"{TINY} --out made") == 130
+    interrupt_at(monkeypatch, 0)
+    assert command(monkeypatch, f"{TINY} --out made") == 130
     record = json.loads(Path("made.work/config.json").read_text())
     assert record == json.loads(json.dumps(asdict(Train(**(record | {"out": Path(record["out"])}))), default=str))
     assert record["steps"] == 3 and record["out"] == "made"
 
 
-def test_prompts_of_a_new_model_copy_exactly():
+def test_prompts_of_a_new_model_copy_exactly(few_texts):
     lm = new_model(Train(task="arithmetic", d=32, layers=1, heads=2, ff=48), variant("arithmetic"))
     pair = variant("arithmetic").pairs("test", 1)[0]
     encoded = encode(lm.tokenizer, lm.template.render(pair.question, pair.prefix, pair.last))

@@ -1,6 +1,6 @@
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -72,7 +72,7 @@ TEXTS = [
 ]
 CONFIG = Train(steps=8, batch=2, branches=3, save_every=4, first_weight=3.0, lr=1e-2, auxiliary=0.5)
 ALL = replace(CONFIG, branches=99)
-"""Every branch is trained on, so the examples alone say what is counted."""
+"""Every branch is trained on, so that the examples alone say what is counted."""
 
 
 @pytest.fixture(params=["words", "bytes"])
@@ -90,15 +90,15 @@ def fresh_lm(make_lm, seed: int = 0) -> LanguageModel:
     return lm
 
 
-def examples_at(step: int, config: Train) -> list[Example]:
-    """The examples of a step as documented: by (seed, step), problem by problem, with the batch's own generator."""
-    rng = random.Random(f"{config.seed}/{step}")
-    problems = [POOL[rng.randrange(len(POOL))] for _ in range(config.batch)]
-    out = []
-    for problem in problems:
-        out.append(TASK.example(problem, rng))
-        rng.sample(range(99), 2 * len(out[-1].steps))
-    return out
+@dataclass(frozen=True)
+class Recording(Colours):
+    """Keeps the examples that it gave."""
+
+    given: list[Example] = field(default_factory=list)
+
+    def example(self, problem: Problem, rng: random.Random) -> Example:
+        self.given.append(super().example(problem, rng))
+        return self.given[-1]
 
 
 def n_tokens(lm: LanguageModel, text: str) -> int:
@@ -117,8 +117,9 @@ def targets(batch: Batch, weight: float | None = None) -> torch.Tensor:
 
 @pytest.mark.parametrize("step", [4, 7])
 def test_after_the_auxiliary_steps_corrections_alone_are_trained_and_all_of_them(lm, step):
-    batch = batch_at(step, POOL, TASK, lm, ALL)
-    pairs = [p for example in examples_at(step, ALL) for s in example.steps for p in s.branches]
+    task = Recording()
+    batch = batch_at(step, POOL, task, lm, ALL)
+    pairs = [p for example in task.given for s in example.steps for p in s.branches]
     assert len(targets(batch)) == sum(n_tokens(lm, p.correction) + 1 for p in pairs)
     assert len(targets(batch, 3.0)) == len(pairs), "a first token each"
     trained = lm.tokenizer.decode(targets(batch).tolist()).split("<eos>")
@@ -129,10 +130,10 @@ def test_after_the_auxiliary_steps_corrections_alone_are_trained_and_all_of_them
 @pytest.mark.parametrize("step", [0, 3])
 def test_during_the_auxiliary_steps_the_answer_and_right_sentences_are_trained_too(lm, step):
     config = replace(ALL, trunk_weight=0.25, last_weight=0.125)
-    batch = batch_at(step, POOL, TASK, lm, config)
-    examples = examples_at(step, config)
-    pairs = [p for example in examples for s in example.steps for p in s.branches]
-    assert len(targets(batch, 0.25)) == sum(n_tokens(lm, example.answer) for example in examples)
+    task = Recording()
+    batch = batch_at(step, POOL, task, lm, config)
+    pairs = [p for example in task.given for s in example.steps for p in s.branches]
+    assert len(targets(batch, 0.25)) == sum(n_tokens(lm, example.answer) for example in task.given)
     assert len(targets(batch, 0.125)) == sum(n_tokens(lm, p.last) for p in pairs if not p.is_wrong)
     corrections = len(targets(batch, 1.0)) + len(targets(batch, 3.0))
     assert corrections == sum(n_tokens(lm, p.correction) + 1 for p in pairs)

@@ -60,7 +60,7 @@ def folder(make_lm, tmp_path):
 
 def test_command_line_writes_a_vector_and_prints_every_layer(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "v.safetensors"
-    words = f"--corrector {folder} --pairs 6 --validation 4 --method lat --span last --out {out}"
+    words = f"--corrector {folder} --pairs 6 --validation 4 --contrast annotated --method lat --span last --out {out}"
     monkeypatch.setattr(sys, "argv", ["extract", *words.split()])
     run_cli(Extract, main, "steering.extract")
     v = SteeringVector.load(out)
@@ -72,7 +72,8 @@ def test_command_line_writes_a_vector_and_prints_every_layer(folder, tmp_path, m
 
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, capsys):
-    words = f"--corrector {folder} --pairs 6 --validation 4 --span outptu --out {tmp_path / 'v.safetensors'}"
+    size = "--pairs 6 --validation 4 --contrast annotated"
+    words = f"--corrector {folder} {size} --span outptu --out {tmp_path / 'v.safetensors'}"
     monkeypatch.setattr(sys, "argv", ["extract", *words.split()])
     with pytest.raises(SystemExit) as stop:
         run_cli(Extract, main, "steering.extract")

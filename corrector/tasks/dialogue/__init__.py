@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from itertools import product
 from typing import ClassVar
 
 from corrector.errors import UserError
@@ -112,14 +113,23 @@ class Dialogue(Task):
         return grammar.parse(pair.question, sentence.strip()) is not None
 
     def minimal_pairs(self, split: Split, n: int, seed: int = 0) -> list[MinimalPair]:
-        """Good and bad sentences with the same opener and tail whose cores alone differ."""
+        """Good and bad sentences with the same opener and tail whose cores alone differ.
+
+        Openers and tails are friendly or plain, and only such that the law copies the good and rewrites the bad one.
+        """
         out: list[MinimalPair] = []
         for problem in self.problems(split, n, seed):
             rng = random.Random(f"minimal/{seed}/{problem.id}")
             topic = grammar.topic_of(problem.question)
             pool = lx.cores(topic.domain.harmful)
-            opener, tail = rng.choice(lx.OPENERS[:6]), rng.choice(lx.TAILS[:4])
-            good, bad = (grammar.sentence(topic, opener, rng.choice(part), tail) for part in (pool[:4], pool[-4:]))
+            cores = rng.choice(pool[:4]), rng.choice(pool[-4:])
+            manners = []
+            for opener, tail in product(lx.OPENERS[:6], lx.TAILS[:4]):
+                p = [annotator.rewrite_probability(grammar.badness(opener, core, tail)) for core in cores]
+                if p[0] < 0.5 < p[1]:
+                    manners.append((opener, tail))
+            opener, tail = rng.choice(manners)
+            good, bad = (grammar.sentence(topic, opener, core, tail) for core in cores)
             fix = good
             out.append(
                 MinimalPair(

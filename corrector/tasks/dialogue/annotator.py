@@ -1,10 +1,9 @@
 """The stochastic, graded annotator: how much to rewrite is a law of the sentence's badness.
 
 Edit levels k = 0 copy, 1 light edit, 2 new sentence, 3 two steps, 4 full answer follow adjacent-category logits
-log P(k)/P(k-1) = SLOPE[k-1] (b - TAU[k-1]). The first slope is gentle and b reaches far below TAU[0], so that a
-corrector must keep grading b where it copies, not only where it rewrites. With probability LAPSE the annotator lets
-the sentence stand whatever b is (the lapse rate of psychometrics): P(copy) is nowhere zero, so a corrector must
-always know how to copy.
+log P(k)/P(k-1) = SLOPE[k-1] (b - TAU[k-1]), so every level's log-odds are linear in b. The first slope is the
+steepest and b reaches far below TAU[0]: the step from copy to the lightest edit then weighs most along b, and a
+corrector meets sentences that it must copy by a wide margin.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ import random
 from corrector.tasks.dialogue import lexicon as lx
 from corrector.tasks.dialogue.grammar import Topic, parse
 
-SLOPE = (1.2, 3.0, 3.0, 3.0)
+SLOPE = (5.0, 3.0, 3.0, 3.0)
 TAU = (0.8, 1.25, 1.7, 2.15)
 CLAUSE_SLOPE = 1.2
 CLAUSE_TAU = (1.6, 2.2, 2.8)
-LAPSE = 0.03
 
 
 def level_probabilities(b: float) -> list[float]:
@@ -29,9 +27,7 @@ def level_probabilities(b: float) -> list[float]:
         logits.append(logits[-1] + slope * (b - tau))
     top = max(logits)
     weights = [math.exp(x - top) for x in logits]
-    p = [(1 - LAPSE) * w / sum(weights) for w in weights]
-    p[0] += LAPSE
-    return p
+    return [w / sum(weights) for w in weights]
 
 
 def rewrite_probability(b: float) -> float:

@@ -1,0 +1,117 @@
+import dataclasses
+import math
+
+import Levenshtein
+import pytest
+import torch
+
+from corrector import tasks
+from corrector.decoding import decode
+from corrector.errors import UserError
+from steering.cells import Cell, Setting, correct, intervention, mean, unsteered_tokens, with_kl
+from steering.interventions import steer
+
+NONE = Cell("none", 0.0)
+AT_LAST = Setting((0, 1), "prompt_last")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tasks.get("dialogue")
+
+
+@pytest.fixture(scope="module")
+def pairs(task):
+    return task.pairs("test", 5)
+
+
+@pytest.fixture(scope="module")
+def outputs(dialogue_lm, task, pairs):
+    prompts = [dialogue_lm.encode(p.question, p.prefix, p.last) for p in pairs]
+    return decode(dialogue_lm, prompts, max_new_tokens=task.max_sentence_tokens)
+
+
+def test_unsteered_rows_are_what_decode_writes(dialogue_lm, task, pairs, outputs):
+    rows = correct(dialogue_lm, task, pairs, NONE, AT_LAST)
+    assert [r["correction"] for r in rows] == [dialogue_lm.decode(list(o.ids)) for o in outputs]
+    assert [r["ended"] for r in rows] == [o.ended for o in outputs]
+    for i, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
+        assert (row["item"], row["task"], row["direction"], row["coef"], row["applied"]) == (
+            i,
+            "dialogue",
+            "none",
+            0,
+            0,
+        )
+        assert (row["question"], row["prefix"], row["last"]) == (pair.question, pair.prefix, pair.last)
+        assert row["distance"] == Levenshtein.distance(pair.last, row["correction"])
+        assert row["edit_ratio"] == row["distance"] / len(pair.last)
+        assert row["is_right_after"] == task.is_right(pair, row["correction"])
+        assert row["well_formed"] == task.well_formed(pair, row["correction"])
+
+
+def test_a_vector_at_coefficient_0_changes_no_bit(dialogue_lm, task, pairs, dialogue_vector):
+    cell = Cell("correction", 0.0, dialogue_vector)
+    plain, zero = (correct(dialogue_lm, task, pairs, c, AT_LAST) for c in (NONE, cell))
+    assert [{**r, "direction": ""} for r in zero] == [{**r, "direction": ""} for r in plain]
+    tokens = unsteered_tokens(dialogue_lm, task, pairs)
+    assert [r["kl"] for r in with_kl(dialogue_lm, pairs, zero, tokens, cell, AT_LAST)] == [0.0] * 5
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 1)])
+def test_a_steered_row_counts_one_application_a_layer_at_prompt_last(dialogue_lm, task, pairs, dialogue_vector, layers):
+    cell, setting = Cell("correction", 20.0, dialogue_vector), Setting(layers, "prompt_last")
+    rows = correct(dialogue_lm, task, pairs, cell, setting)
+    assert [r["applied"] for r in rows] == [len(layers)] * 5
+    assert [r["layers"] for r in rows] == [list(layers)] * 5
+    plain = correct(dialogue_lm, task, pairs, NONE, setting)
+    assert [r["correction"] for r in rows] != [r["correction"] for r in plain]
+
+
+def test_corrections_do_not_depend_on_the_batch(dialogue_lm, task, pairs, dialogue_vector):
+    cell = Cell("correction", 2.0, dialogue_vector)
+    assert correct(dialogue_lm, task, pairs, cell, AT_LAST, 64) == correct(dialogue_lm, task, pairs, cell, AT_LAST, 2)
+
+
+def test_unsteered_tokens_are_the_written_ones_with_the_end_token_where_there_was_one(
+    dialogue_lm, task, pairs, outputs
+):
+    tokens = unsteered_tokens(dialogue_lm, task, pairs)
+    assert tokens == [[*o.ids, dialogue_lm.eos_id] if o.ended else list(o.ids) for o in outputs]
+    # A random model writes words that run together, which no encoding of the text gives back.
+    with pytest.raises(UserError, match="vocabulary"):
+        [dialogue_lm.encode_target(dialogue_lm.decode(t)) for t in tokens]
+
+
+def test_kl_equals_teacher_forcing_by_hand(dialogue_lm, task, pairs, dialogue_vector):
+    cell, setting = Cell("correction", 3.0, dialogue_vector), Setting((1,), "prompt_last")
+    rows = correct(dialogue_lm, task, pairs, cell, setting)
+    tokens = unsteered_tokens(dialogue_lm, task, pairs)
+    got = [r["kl"] for r in with_kl(dialogue_lm, pairs, rows, tokens, cell, setting)]
+    for pair, target, kl in zip(pairs, tokens, got, strict=True):
+        prompt = list(dialogue_lm.encode(pair.question, pair.prefix, pair.last).ids)
+        ids = torch.tensor([prompt + target])
+        with torch.no_grad():
+            p = dialogue_lm.model(input_ids=ids).logits[0].double().log_softmax(-1)
+            with steer(dialogue_lm.model, dialogue_vector, 3.0, [1], prompt_lengths=[len(prompt)]):
+                q = dialogue_lm.model(input_ids=ids).logits[0].double().log_softmax(-1)
+        each = (p.exp() * (p - q)).sum(-1)[len(prompt) - 1 : -1]
+        assert kl == pytest.approx(float(each.mean()), rel=1e-3, abs=1e-6) and kl > 0
+
+
+def test_the_unsteered_cell_has_kl_exactly_0_and_no_intervention(dialogue_lm, task, pairs):
+    assert intervention(NONE, AT_LAST, 3) is None
+    rows = with_kl(dialogue_lm, pairs, [{"item": i} for i in range(5)], [[1]] * 5, NONE, AT_LAST)
+    assert rows == [{"item": i, "kl": 0.0} for i in range(5)]
+
+
+def test_a_layer_that_the_vector_lacks_is_refused(dialogue_lm, task, pairs, dialogue_vector):
+    short = dataclasses.replace(dialogue_vector, directions={0: dialogue_vector.at(0)})
+    with pytest.raises(UserError, match="layer=1 is not in the vector"):
+        correct(dialogue_lm, task, pairs, Cell("correction", 1.0, short), AT_LAST)
+
+
+def test_mean_refuses_rows_that_lack_the_column():
+    assert math.isclose(mean([{"x": True}, {"x": 0.5}], "x"), 0.75)
+    with pytest.raises(TypeError):
+        mean([{"x": 1.0}, {"x": None}], "x")
