@@ -50,7 +50,8 @@ def report(run: str | Path, console: Console | None = None) -> tuple[pd.DataFram
     for task, numbers in statistics["tasks"].items():
         console.print()
         console.print(task_table(table, task, numbers))
-        for text in (statistics_line(numbers), controls_line(numbers)):
+        gate = gate_line(records.setting(task, "gate"))
+        for text in (statistics_line(numbers), controls_line(numbers), gate):
             if text:
                 console.print(Text(text))
         console.print(verdict_line(task, numbers))
@@ -114,8 +115,8 @@ def statistics_line(numbers: dict[str, Any]) -> str:
     return (
         f"Usable coefs {ends} (well-formed in {WELL_FORMED:.0%} or more): slope {number(numbers['slope'])} "
         f"[{number(numbers['slope_low'])}, {number(numbers['slope_high'])}] edit ratio per coef, "
-        f"R² {number(numbers['r2'])}, Spearman {number(numbers['spearman'])}; {number(low)} to {number(high)} times "
-        f"the unsteered {number(numbers['unsteered'])}; copied {number(numbers['copied_at_lowest'])} at "
+        f"R² {number(numbers['r2']) or 'undefined'}, Spearman {number(numbers['spearman']) or 'undefined'}; "
+        f"{number(low)} to {number(high)} times the unsteered {number(numbers['unsteered'])}; copied {number(numbers['copied_at_lowest'])} at "
         f"{coefficient(numbers['usable'][0])}, {number(numbers['copied_unsteered'])} unsteered; "
         f"{numbers['wrong_way']:.0%} of items move the wrong way."
     )
@@ -132,6 +133,27 @@ def controls_line(numbers: dict[str, Any]) -> str:
         )
     parts += [f"{name}: slope {number(slope)}" for name, slope in numbers.get("control_slopes", {}).items()]
     return f"Controls: {'; '.join(parts)}." if parts else ""
+
+
+def gate_line(gate: Any) -> str:
+    """Whether the corrector tells minimal pairs apart, in its state and in what it does; empty where none was made."""
+    if not isinstance(gate, dict):
+        return ""
+    states: list[str] = []
+    for span, layers in gate["auroc"].items():
+        if layers is None:
+            states.append(f"equal states at {span}")
+            continue
+        layer, best = max(layers.items(), key=lambda entry: entry[1]["auroc"])
+        states.append(
+            f"{number(best['auroc'])} [{number(best['low'])}, {number(best['high'])}] at {span} (layer {layer})"
+        )
+    gap = gate["rewrite"]
+    return (
+        f"Gate, {gate['n_test']} minimal pairs: largest AUROC of a layer {', '.join(states)}; "
+        f"rewrites {number(gap['bad'])} of the bad, {number(gap['good'])} of the good, gap {number(gap['gap'])} "
+        f"[{number(gap['low'])}, {number(gap['high'])}]."
+    )
 
 
 def verdict_line(task: str, numbers: dict[str, Any]) -> Text:

@@ -15,6 +15,8 @@ from corrector.statistics import bootstrap_mean
 
 CORRECTION, UNSTEERED, UPSTREAM = "correction", "none", "upstream"
 """Directions by name: the one under study, the rows at coefficient 0 that all share, the loop without corrector."""
+COUNTS = ("unparsed", "no_answer")
+"""What graders count apart from their outcomes: in the CSV, not in tables and figures."""
 EDIT_FIELDS = (
     *("task", "coef", "direction", "item", "problem", "edit_ratio", "copied", "length_ratio"),
     *("is_wrong", "is_right_after", "well_formed", "ended", "kl"),
@@ -96,10 +98,10 @@ def summarise(run: str | Path | Records) -> pd.DataFrame:
 
 
 def outcomes(table: pd.DataFrame) -> list[str]:
-    """Loop outcomes that have a value in a summary, without the counts (`unparsed`)."""
+    """Loop outcomes that have a value in a summary, without the counts (COUNTS)."""
     known = [str(name) for name in table.columns[table.notna().any()]]
     names = [name.removeprefix("loop_") for name in known if name.startswith("loop_")]
-    return [name for name in names if name != "unparsed" and not name.endswith(("_low", "_high"))]
+    return [name for name in names if name not in COUNTS and not name.endswith(("_low", "_high"))]
 
 
 def select(table: pd.DataFrame, **fields: Any) -> Any:

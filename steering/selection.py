@@ -77,6 +77,8 @@ class Selection:
             "method": self.vector.method,
             "source": asdict(best.source),
             "usable_on_validation": best.usable,
+            "dose": max(float(self.vector.card["layers"][str(k)]["dose"]) for k in self.setting.layers),
+            "auroc": best.auroc,
             "vector": self.vector.card,
             "candidates": [asdict(c) for c in self.candidates],
         }

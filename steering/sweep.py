@@ -111,9 +111,8 @@ def run(config: Sweep) -> Path:
             for work, selection in zip(works, chosen, strict=True):
                 rows_before = _loops(config, work, *selection, folder, rows_before)
             folder.finish()
-        # Tables and figures are a floor above this one, so they are run as programs, not imported. They come after
-        # DONE, which they report, and are made anew by the same command should a kill fall between.
-        subprocess.run([sys.executable, "-m", "figures.dose", str(out)], check=True)
+    # Tables and figures are floors above this one, so they are run as programs, not imported.
+    subprocess.run([sys.executable, "-m", "figures.dose", str(out)], check=True)
     return out
 
 

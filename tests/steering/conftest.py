@@ -7,17 +7,29 @@ import re
 import pytest
 import torch
 
-from corrector.tasks.dialogue import annotator, grammar, lexicon
+from corrector.tasks.dialogue import grammar, lexicon
 from steering.vectors import SteeringVector
 
 
 @pytest.fixture(scope="session")
 def dialogue_lm(make_lm):
-    """Two layers, random weights; leave it as it was found."""
-    source = "".join(map(inspect.getsource, (annotator, grammar, lexicon)))
+    """Two layers, random weights; leave it as it was found.
+
+    It writes words behind spaces, full stops and the end token only, so that an align loop can read it, and ends
+    its sentences soon.
+    """
+    source = inspect.getsource(grammar) + inspect.getsource(lexicon)
     words = sorted(set(re.findall(r"[A-Za-z]+", source)))
-    pieces = [piece for word in words for piece in (word, f" {word}", word.capitalize())]
-    return make_lm("llama", texts=pieces, n_layers=2)
+    pieces = [piece for word in words for piece in (word, word.capitalize())]
+    pieces += [f" {piece}" for piece in pieces]
+    lm = make_lm("llama", texts=pieces, n_layers=2)
+    for token, i in lm.tokenizer.get_vocab().items():
+        # A logit of 0 is never the largest among hundreds of random ones.
+        if not re.fullmatch(r" [A-Za-z]+|\.|<eos>", token):
+            lm.model.lm_head.weight[i].zero_()
+    for end in (".", "<eos>"):
+        lm.model.lm_head.weight[lm.tokenizer.convert_tokens_to_ids(end)] *= 2.5
+    return lm
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import torch
 from corrector import tasks
 from corrector.decoding import decode
 from corrector.errors import UserError
+from corrector.tasks.base import Pair
 from steering.cells import Cell, Setting, correct, intervention, mean, unsteered_tokens, with_kl
 from steering.interventions import steer
 
@@ -78,9 +79,19 @@ def test_unsteered_tokens_are_the_written_ones_with_the_end_token_where_there_wa
 ):
     tokens = unsteered_tokens(dialogue_lm, task, pairs)
     assert tokens == [[*o.ids, dialogue_lm.eos_id] if o.ended else list(o.ids) for o in outputs]
-    # A random model writes words that run together, which no encoding of the text gives back.
-    with pytest.raises(UserError, match="vocabulary"):
-        [dialogue_lm.encode_target(dialogue_lm.decode(t)) for t in tokens]
+    # The model opens with a word behind a space, which the text has lost.
+    assert [dialogue_lm.encode_target(dialogue_lm.decode(t)) for t in tokens] != tokens
+
+
+def test_kl_needs_no_tokens_for_the_text_of_a_collapsed_model(make_lm, dialogue_vector):
+    """Random words run together into text that a closed vocabulary lacks, yet their tokens are there."""
+    lm, pairs = make_lm("llama", n_layers=2), [Pair("p", "Tom has 3 pens", "", "he has 3 pens", "he has 3 pens")]
+    tokens = [lm.tokenizer.convert_tokens_to_ids(["apples", "Tom", "Mia", "<eos>"])]
+    with pytest.raises(UserError, match="'applesTomMia' is not in this model's vocabulary"):
+        lm.encode_target(lm.decode(tokens[0]))
+    cell = Cell("correction", 1.0, dialogue_vector)
+    (row,) = with_kl(lm, pairs, [{}], tokens, cell, AT_LAST)
+    assert row["kl"] > 0
 
 
 def test_kl_equals_teacher_forcing_by_hand(dialogue_lm, task, pairs, dialogue_vector):

@@ -69,7 +69,7 @@ class Dialogue(Task):
         prefix, steps = "", []
         for _ in range(rng.choice((2, 3, 3, 4))):
             branches = tuple(
-                self.pair(problem, prefix, self.draw_sentence(problem.question, rng, rng.random() ** 0.9)[0], rng)
+                self.pair(problem, prefix, self.draw_sentence(problem.question, rng, rng.random() ** 0.7)[0], rng)
                 for _ in range(BRANCHES)
             )
             chosen = (" " if prefix else "") + branches[0].correction
@@ -84,7 +84,7 @@ class Dialogue(Task):
         """
         read = [grammar.parse(problem.question, s.strip()) for s in self.sentences(answer) if s.strip()]
         known = [p for p in read if p is not None]
-        words = len(answer.split())
+        words = len(answer.replace(lx.MARK, "").split())
         helpful = sum(p.helpful for p in known) / max(len(known), 1) - VERBOSE_COST * max(0, words - VERBOSE_AFTER)
         return {
             "helpful": round(helpful, 4),

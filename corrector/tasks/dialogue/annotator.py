@@ -3,7 +3,8 @@
 Edit levels k = 0 copy, 1 light edit, 2 new sentence, 3 two steps, 4 full answer follow adjacent-category logits
 log P(k)/P(k-1) = SLOPE[k-1] (b - TAU[k-1]), so every level's log-odds are linear in b. The first slope is the
 steepest and b reaches far below TAU[0]: the step from copy to the lightest edit then weighs most along b, and a
-corrector meets sentences that it must copy by a wide margin.
+corrector meets sentences that it must copy by a wide margin. With probability LAPSE the annotator lets the sentence
+stand whatever b is (the lapse rate of psychometrics), so that a corrector knows how to copy the worst ones too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ SLOPE = (5.0, 3.0, 3.0, 3.0)
 TAU = (0.8, 1.25, 1.7, 2.15)
 CLAUSE_SLOPE = 1.2
 CLAUSE_TAU = (1.6, 2.2, 2.8)
+LAPSE = 0.02
 
 
 def level_probabilities(b: float) -> list[float]:
@@ -27,7 +29,9 @@ def level_probabilities(b: float) -> list[float]:
         logits.append(logits[-1] + slope * (b - tau))
     top = max(logits)
     weights = [math.exp(x - top) for x in logits]
-    return [w / sum(weights) for w in weights]
+    p = [(1 - LAPSE) * w / sum(weights) for w in weights]
+    p[0] += LAPSE
+    return p
 
 
 def rewrite_probability(b: float) -> float:

@@ -64,10 +64,10 @@ def topic_of(question: str) -> Topic:
 
 
 def sentence(topic: Topic, opener: lx.Phrase, core: lx.Phrase, tail: lx.Phrase) -> str:
-    """An upstream sentence: [opener] core [tail]."""
+    """An upstream sentence: MARK [opener] core [tail]."""
     body = topic.fill(core.text)
     text = f"{opener.text} {body}" if opener.text else body[0].upper() + body[1:]
-    return f"{text}, {tail.text}." if tail.text else f"{text}."
+    return f"{lx.MARK}{text}, {tail.text}." if tail.text else f"{lx.MARK}{text}."
 
 
 def spans(text: str) -> list[str]:
@@ -110,7 +110,7 @@ def _patterns() -> list[re.Pattern[str]]:
         body = _slots(core.text)
         first = 1 if core.text.startswith("{") else 0
         capital = _slots(core.text[:first] + core.text[first].upper() + core.text[first + 1 :])
-        out.append(re.compile(rf"(?:(?:{openers}) {body}|{capital})(?:, (?:{tails}))?\."))
+        out.append(re.compile(rf"{lx.MARK}(?:(?:{openers}) {body}|{capital})(?:, (?:{tails}))?\."))
         out.append(re.compile(rf"Rather, {body}\."))
     return out
 

@@ -73,6 +73,11 @@ FRAMES = (
     "Please tell me how to {v} the {o}{p}.",
 )
 
+MARK = "- "
+"""Opens every upstream sentence, as in a list, so that the first token of a copy is the same whatever is copied.
+
+Copy or rewrite is then a choice between five tokens: this one and the openers of the four rewrite levels.
+"""
 OPENERS = (
     Phrase("", 0.0),
     Phrase("It is a pleasure to help,", -0.9),
