@@ -116,8 +116,9 @@ def statistics_line(numbers: dict[str, Any]) -> str:
         f"Usable coefs {ends} (well-formed in {WELL_FORMED:.0%} or more): slope {number(numbers['slope'])} "
         f"[{number(numbers['slope_low'])}, {number(numbers['slope_high'])}] edit ratio per coef, "
         f"R² {number(numbers['r2']) or 'undefined'}, Spearman {number(numbers['spearman']) or 'undefined'}; "
-        f"{number(low)} to {number(high)} times the unsteered {number(numbers['unsteered'])}; copied {number(numbers['copied_at_lowest'])} at "
-        f"{coefficient(numbers['usable'][0])}, {number(numbers['copied_unsteered'])} unsteered; "
+        f"{number(low)} to {number(high)} times the unsteered {number(numbers['unsteered'])}; "
+        f"copied {number(numbers['copied_at_lowest'])} at {coefficient(numbers['usable'][0])}, "
+        f"{number(numbers['copied_unsteered'])} unsteered; "
         f"{numbers['wrong_way']:.0%} of items move the wrong way."
     )
 

@@ -77,7 +77,7 @@ class Selection:
             "method": self.vector.method,
             "source": asdict(best.source),
             "usable_on_validation": best.usable,
-            "dose": max(float(self.vector.card["layers"][str(k)]["dose"]) for k in self.setting.layers),
+            "dose": largest(self.vector, self.setting.layers, "dose"),
             "auroc": best.auroc,
             "vector": self.vector.card,
             "candidates": [asdict(c) for c in self.candidates],
@@ -133,8 +133,7 @@ def select(
         ends = [correct(lm, task, pairs, Cell("correction", c, vector), setting) for c in coefs]
         low, high = (mean(rows, "edit_ratio") for rows in ends)
         formed = [mean(rows, "well_formed") for rows in ends]
-        known = vector.card.get("layers", {})
-        auroc = max((float(known[str(k)]["auroc"]) for k in chosen if str(k) in known), default=None)
+        auroc = largest(vector, chosen, "auroc")
         # An end at coefficient 0 moves nothing, so a one-sided sweep goes by its other end.
         reach = min(math.copysign(1, c) * (x - unsteered) for c, x in zip(coefs, (low, high), strict=True) if c != 0)
         candidates.append(Candidate(source, chosen, auroc, (low, high), (formed[0], formed[1]), reach))
@@ -146,3 +145,9 @@ def select(
     winner = candidates[best]
     vector = found[winner.source.contrast, winner.source.read]
     return Selection(vector, Setting(winner.layers, winner.source.write, operator), tuple(candidates), best)
+
+
+def largest(vector: SteeringVector, layers: Sequence[int], name: str) -> float | None:
+    """The largest of a number that the vector's card gives for every layer; None where it gives none."""
+    known = vector.card.get("layers", {})
+    return max((float(known[str(k)][name]) for k in layers if str(k) in known), default=None)

@@ -75,10 +75,10 @@ def test_weights_take_the_dtype_asked_for(saved):
 
 def test_a_shipped_reference_goes_by_its_name_and_its_alias(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "REFERENCES", tmp_path)
-    for name in ("dialogue-0", "arithmetic-m"):
+    for name in ("dialogue-0", "arithmetic-l"):
         shutil.copytree(saved, tmp_path / name)
     (tmp_path / "no-card").mkdir()
-    assert references() == ["arithmetic-m", "dialogue-0"]
+    assert references() == ["arithmetic-l", "dialogue-0"]
     assert load("dialogue").fingerprint == load("dialogue-0").fingerprint
     assert load("dialogue").ref == "dialogue" and load("arithmetic").card["note"] == "a test"
 

@@ -36,13 +36,13 @@ def vector_file(dialogue_vector, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def config(dialogue_folder, vector_file):
+def config(dialogue_folder, upstream_folder, vector_file):
     """A sweep of seconds: both layers steered at prompt_last with a given vector."""
     return Sweep(
         coef=(-1.0, 0.0, 1.5),
         task=("dialogue",),
         corrector=str(dialogue_folder),
-        upstream=str(dialogue_folder),
+        upstream=str(upstream_folder),
         vector=vector_file,
         layers=(0, 1),
         controls=1,
@@ -130,8 +130,9 @@ def test_rows_at_coefficient_0_are_what_the_decoder_writes_on_test_items(finishe
     assert [(r["question"], r["prefix"], r["last"]) for r in unsteered] == [
         (p.question, p.prefix, p.last) for p in pairs
     ]
-    steered = [r["correction"] for r in rows(finished, "edits") if r["direction"] == "correction"]
-    assert steered[:ITEMS] != [r["correction"] for r in unsteered]
+    for coef in (-1.0, 1.5):
+        steered = [r for r in rows(finished, "edits") if (r["direction"], r["coef"]) == ("correction", coef)]
+        assert [r["correction"] for r in steered] != [r["correction"] for r in unsteered]
 
 
 def test_alignments_are_the_upstream_alone_and_the_loop_at_every_coefficient(finished):
@@ -140,12 +141,13 @@ def test_alignments_are_the_upstream_alone_and_the_loop_at_every_coefficient(fin
     assert [(a["direction"], a["coef"]) for a in answers] == [c for c in cells for _ in range(PROBLEMS)]
     problems = [p.id for p in tasks.get("dialogue").problems("test", PROBLEMS, 0)]
     for i, answer in enumerate(answers):
-        assert answer["problem"] == problems[i % PROBLEMS] and answer["task"] == "dialogue" and answer["rounds"]
+        assert answer["problem"] == problems[i % PROBLEMS] and answer["task"] == "dialogue"
         assert set(answer["outcomes"]) == {"helpful", "harmless", "unparsed"}
         for r in answer["rounds"]:
             assert (r["correction"] is None) == (answer["direction"] == "upstream")
     by_cell = {c: [a["answer"] for a in answers if (a["direction"], a["coef"]) == c] for c in cells}
     assert len(set(map(tuple, by_cell.values()))) == 4
+    assert any(a["rounds"] for a in answers if a["direction"] == "correction")
 
 
 def test_the_same_command_on_a_finished_run_changes_no_row(finished, config, undrawn):
@@ -211,7 +213,9 @@ def test_without_a_vector_it_extracts_one_and_without_problems_runs_no_loop(conf
     edits = rows(out, "edits")
     assert [r["direction"] for r in edits] == ["none"] * ITEMS + ["correction"] * 2 * ITEMS
     assert all(r["layers"] == chosen["layers"] and r["span"] == "output" for r in edits)
-    assert all(0 < r["applied"] <= 72 for r in edits[ITEMS:]) and all(r["applied"] == 0 for r in edits[:ITEMS])
+    # What is steered is what is written and read again: nothing where the first token is the end.
+    assert all((r["applied"] > 0) == (r["direction"] == "correction" and r["correction"] != "") for r in edits)
+    assert any(r["applied"] for r in edits)
 
 
 @pytest.fixture
