@@ -76,11 +76,11 @@ RECIPES: dict[str, Train] = {
     "dialogue-1": replace(_DIALOGUE, seed=1),
     "dialogue-2": replace(_DIALOGUE, seed=2),
     "arithmetic-upstream": replace(_UPSTREAM, task="arithmetic", steps=4000),
-    "arithmetic-s": replace(_ARITHMETIC, d=64, layers=4, ff=176, steps=4000),
-    "arithmetic-m": replace(_ARITHMETIC, d=96, layers=5, ff=256, steps=4000),
+    "arithmetic-s": replace(_ARITHMETIC, d=64, layers=4, ff=176),
+    "arithmetic-m": replace(_ARITHMETIC, d=96, layers=5, ff=256),
     "arithmetic-base": replace(_ARITHMETIC, steps=6000, trunk_weight=0.3, auxiliary=0.6),
     "arithmetic-l": replace(_ARITHMETIC, init="runs/train-arithmetic-base", batch=6, seed=1),
-    "gsm8k": Train(task="gsm8k", vocabulary=2048, d=160, heads=5, ff=432, steps=3000, batch=2, compile=True),
+    "gsm8k": Train(task="gsm8k", vocabulary=2048, d=160, heads=5, ff=432, steps=12000, compile=True),
 }
 """In the order in which they are trained; arithmetic-base is only the start of arithmetic-l and is not shipped."""
 

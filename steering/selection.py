@@ -19,6 +19,8 @@ from steering.vectors import SteeringVector
 
 WELL_FORMED = 0.95
 """Share of well-formed corrections that a candidate must keep at both ends of the coefficients."""
+TIE = 0.1
+"""Candidates whose reach is this much shorter than the longest, as a share of it, still count as equal."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def select(
 ) -> Selection:
     """Steer validation pairs at both ends of the coefficients with every source and layer; take the longest reach.
 
-    Usable candidates go first: at least WELL_FORMED of their corrections stay well-formed at both ends. Where none
+    Copying ends every reach at the unsteered ratio, so many tie: of those within TIE of the longest, the one that
+    spans most, edit_ratio[1] - edit_ratio[0], is taken. Usable candidates go first: at least WELL_FORMED of their corrections stay well-formed at both ends. Where none
     is usable, the one that keeps most well-formed is taken, and `usable_on_validation` says so.
     """
     tries = [(s, tuple(k)) for s in sources if (s.contrast, s.read) in found for k in layers]
@@ -139,7 +142,9 @@ def select(
         candidates.append(Candidate(source, chosen, auroc, (low, high), (formed[0], formed[1]), reach))
     usable = [i for i, c in enumerate(candidates) if c.usable]
     if usable:
-        best = max(usable, key=lambda i: candidates[i].reach)
+        longest = max(candidates[i].reach for i in usable)
+        tied = [i for i in usable if candidates[i].reach >= longest - TIE * abs(longest)]
+        best = max(tied, key=lambda i: candidates[i].edit_ratio[1] - candidates[i].edit_ratio[0])
     else:
         best = max(range(len(candidates)), key=lambda i: min(candidates[i].well_formed))
     winner = candidates[best]
