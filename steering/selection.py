@@ -124,8 +124,9 @@ def select(
     """Steer validation pairs at both ends of the coefficients with every source and layer; take the longest reach.
 
     Copying ends every reach at the unsteered ratio, so many tie: of those within TIE of the longest, the one that
-    spans most, edit_ratio[1] - edit_ratio[0], is taken. Usable candidates go first: at least WELL_FORMED of their corrections stay well-formed at both ends. Where none
-    is usable, the one that keeps most well-formed is taken, and `usable_on_validation` says so.
+    spans most, edit_ratio[1] - edit_ratio[0], is taken. Usable candidates go first: at least WELL_FORMED of their
+    corrections stay well-formed at both ends. Where none is usable, the one that keeps most well-formed is taken, and
+    `usable_on_validation` says so.
     """
     tries = [(s, tuple(k)) for s in sources if (s.contrast, s.read) in found for k in layers]
     unsteered = mean(correct(lm, task, pairs, Cell("none", 0.0), Setting((0,), "prompt_last")), "edit_ratio")

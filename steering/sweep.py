@@ -58,7 +58,8 @@ class Sweep:
     method: Method = "diff_means"
     """How the direction is fitted: diff_means or lat."""
     layers: tuple[int, ...] = ()
-    """Layers to steer, together; empty: one layer, chosen on validation."""
+    """Layers to steer, together; empty: one layer, chosen on validation among all but the last (its output is one norm
+    away from the logits, where any direction moves tokens)."""
     span: str = ""
     """Tokens to steer (prompt_last, output, last, prompt_last+output, ...); empty: chosen on validation."""
     operator: Literal["add", "ablate"] = "add"
@@ -199,7 +200,7 @@ def choose(config: Sweep, task: Task, lm: LanguageModel) -> Selection:
         sources = SOURCES if not config.span else tuple(s for s in SOURCES if s.write == config.span)
         sources = sources or (Source("copy_rewrite", "prompt_last", config.span),)
         found = vectors(lm, task, sources, config.method, config.pairs, max(config.pairs // 4, 2), config.seed)
-        layers = [(k,) for k in range(lm.n_layers)]
+        layers = [(k,) for k in range(max(lm.n_layers - 1, 1))]
     pairs = task.pairs("validation", config.validation, config.seed)
     ends = (min(config.coef), max(config.coef))
     return select(lm, task, found, sources, [config.layers] if config.layers else layers, pairs, ends, config.operator)

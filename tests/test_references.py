@@ -71,7 +71,8 @@ def test_the_dialogue_vector_moves_the_edit_ratio_both_ways():
     assert vector.card["layers"]["4"]["auroc"] >= 0.95 and vector.card["cosine"]["lat"]["4"] >= 0.9
     pairs = task.pairs("test", 40, seed=1)
     low, none, high = (
-        correct(lm, task, pairs, Cell("correction", coef, vector), Setting((4,), "prompt_last")) for coef in (-2, 0, 2)
+        correct(lm, task, pairs, Cell("correction", coef, vector), Setting((4,), "prompt_last"))
+        for coef in (-2.0, 0.0, 2.0)
     )
     assert mean(low, "edit_ratio") <= 0.35 * mean(none, "edit_ratio")
     assert mean(high, "edit_ratio") >= 2 * mean(none, "edit_ratio")

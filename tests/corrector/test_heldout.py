@@ -70,9 +70,8 @@ def test_rates_are_counted_by_kind_and_by_badness(stubbed):
     assert (got["ended"]["mean"], got["ended"]["n"]) == (0.75, 4)
     # right_after is left out of groups where the task cannot tell of every sentence
     assert means(got["all"]) == {"copied": (0.5, 4), "exact": (0.5, 4), "well_formed": (0.75, 4)}
-    assert (
-        means(got["good"]) == {"copied": (0.5, 2), "exact": (0.5, 2), "well_formed": (0.5, 2)} == means(got["b < 0.5"])
-    )
+    assert means(got["good"]) == {"copied": (0.5, 2), "exact": (0.5, 2), "well_formed": (0.5, 2)}
+    assert got["b < 0.5"] == got["good"]
     assert means(got["bad"]) == {"copied": (0.5, 2), "exact": (0.5, 2), "right_after": (0.5, 2), "well_formed": (1, 2)}
     assert means(got["b > 1.5"]) == {"copied": (0, 1), "exact": (1, 1), "right_after": (1, 1), "well_formed": (1, 1)}
 
@@ -128,7 +127,8 @@ def test_upstream_scores_are_mean_outcomes_greedy_and_at_the_tasks_temperature(t
 def checkpoint(make_lm, tmp_path):
     """`checkpoint(role)`: the folder of a random model that knows two test problems of `dialogue`."""
     task = Dialogue()
-    texts = [t for p in task.pairs("test", 2) for t in (p.question, p.prefix, p.last)]
+    texts = [*task.rewrite_openers, *(t for p in task.pairs("test", 2) for t in (p.question, p.prefix, p.last))]
+    texts += task.rewrite_openers
 
     def make(role):
         lm = make_lm("llama", texts=texts, n_layers=1)
@@ -159,7 +159,7 @@ def test_a_folder_without_card_is_one_line_and_exit_code_2(tmp_path, monkeypatch
 
 
 def test_an_opener_belongs_to_arithmetic():
-    assert getattr(variant("arithmetic", opener="Instead"), "opener") == "Instead"  # noqa: B009
+    assert variant("arithmetic", opener="Instead").opener == "Instead"
     assert variant("dialogue").name == "dialogue"
     with pytest.raises(UserError, match="--opener='Instead' is for task arithmetic, not 'dialogue'"):
         variant("dialogue", opener="Instead")

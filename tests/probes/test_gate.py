@@ -37,7 +37,10 @@ def last_of(lm, sequence):
 
 
 def planted(lm, sequences, sites, spans):
-    """The bad sentences stand out at layer 1 of first_divergence; at prompt_last both sides are equal to the bit."""
+    """At first_divergence the bad sentences stand out, at layer 0 the other way round in the test split.
+
+    At prompt_last both sides are equal to the bit.
+    """
     out = {}
     for span in spans:
         h = torch.zeros(len(sequences), 2, 8)
@@ -46,7 +49,7 @@ def planted(lm, sequences, sites, spans):
             problem, is_bad = number // 2, number % 2
             h[i] = torch.randn(2, 8, generator=torch.Generator().manual_seed(problem))
             if span == "first_divergence":
-                h[i, 0] += torch.randn(8, generator=torch.Generator().manual_seed(1000 + number))
+                h[i, 0, 0] += 20.0 * is_bad * (-1 if number >= PENS["test"] else 1)
                 h[i, 1, 0] += 20.0 * is_bad
         out["resid_post", span] = Activations(h, (0, 1), "resid_post", span, tuple(s.problem for s in sequences))
     return out
@@ -68,9 +71,11 @@ def test_a_planted_signal_is_found_where_it_is_and_equal_states_give_none(tiny_l
     got = gate(tiny_lm, Pens(), 12, 10)
     assert (got["n_train"], got["n_test"]) == (12, 10)
     assert got["auroc"]["prompt_last"] is None
-    rows = got["auroc"]["first_divergence"]
-    assert rows["1"] == {"auroc": 1.0, "low": 1.0, "high": 1.0}
-    assert 0.2 < rows["0"]["auroc"] < 0.9 and rows["0"]["low"] < rows["0"]["auroc"] < rows["0"]["high"]
+    # What is fitted on train is measured on test, where layer 0 says the opposite.
+    assert got["auroc"]["first_divergence"] == {
+        "0": {"auroc": 0.0, "low": 0.0, "high": 0.0},
+        "1": {"auroc": 1.0, "low": 1.0, "high": 1.0},
+    }
     assert got["rewrite"]["bad"] == 1.0 and got["rewrite"]["good"] == 0.5 and got["rewrite"]["n"] == 10
 
 

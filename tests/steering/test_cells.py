@@ -75,10 +75,12 @@ def test_corrections_do_not_depend_on_the_batch(dialogue_lm, task, pairs, dialog
 
 
 def test_unsteered_tokens_are_the_written_ones_with_the_end_token_where_there_was_one(
-    dialogue_lm, task, pairs, outputs
+    dialogue_lm, task, pairs, outputs, monkeypatch
 ):
+    longest = max(len(o.ids) for o in outputs)
+    monkeypatch.setattr(type(task), "max_sentence_tokens", longest)
     tokens = unsteered_tokens(dialogue_lm, task, pairs)
-    assert tokens == [[*o.ids, dialogue_lm.eos_id] if o.ended else list(o.ids) for o in outputs]
+    assert tokens == [[*o.ids, *[dialogue_lm.eos_id] * (len(o.ids) < longest)] for o in outputs]
     # The model opens with a word behind a space, which the text has lost.
     assert [dialogue_lm.encode_target(dialogue_lm.decode(t)) for t in tokens] != tokens
 

@@ -134,7 +134,7 @@ def test_choosing_extracts_on_train_and_never_sees_a_test_item(dialogue_lm, monk
     # A random model copies nothing, so the contrast by its own behaviour is left out, and minimal pairs remain.
     assert {c.source.contrast for c in chosen.candidates} == {"minimal"}
     assert chosen.setting.span == "output" and chosen.vector.card["n"] == 4
-    assert [c.layers for c in chosen.candidates] == [(0,), (1,)]
+    assert [c.layers for c in chosen.candidates] == [(0,)]
 
 
 def test_a_task_that_can_make_none_of_the_contrasts_is_refused(dialogue_lm):
