@@ -99,7 +99,7 @@ def as_corrected(lm: LanguageModel, task: Task, pairs: Iterable[Pair]) -> list[P
     """
     every = list(pairs)
     prompts = [lm.encode(p.question, p.prefix, p.last) for p in every]
-    outputs = decode(lm, prompts, max_new_tokens=task.max_sentence_tokens)
+    outputs = decode(lm, prompts, max_new_tokens=task.max_sentence_tokens, progress=f"{task.name}: label pairs")
     texts = [lm.decode(list(output.ids)) for output in outputs]
     return [replace(pair, correction=text) for pair, text in zip(every, texts, strict=True)]
 

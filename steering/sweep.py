@@ -66,11 +66,11 @@ class Sweep:
     """What is done to the residual stream."""
     controls: int = 5
     """Random directions of equal norm, swept like the vector itself."""
-    items: int = 120
+    items: int = 100
     """Test pairs a cell."""
-    problems: int = 60
+    problems: int = 50
     """Test problems of the align loop a coefficient; 0: no loop."""
-    pairs: int = 400
+    pairs: int = 240
     """Contrast pairs that the vector is fitted on (train split)."""
     validation: int = 40
     """Pairs that layer and position are chosen on (validation split)."""

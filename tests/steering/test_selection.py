@@ -55,6 +55,13 @@ def test_the_longest_weaker_side_wins(pick):
     assert seen[0][:2] == ("none", 0.0) and [s[1] for s in seen[1:]] == [-2.0, 2.0] * 3
 
 
+def test_among_nearly_equal_reaches_the_widest_span_wins(pick):
+    # copying ends the reach of layers 0 and 1 within a tenth of each other; layer 2 spans most but reaches less
+    chosen, _ = pick({**ends(0, 0.1, 0.9), **ends(1, 0.13, 1.5), **ends(2, 0.2, 3.0)})
+    assert chosen.setting.layers == (1,)
+    assert [c.reach for c in chosen.candidates] == pytest.approx([0.4, 0.37, 0.3])
+
+
 def test_a_candidate_that_breaks_the_text_is_passed_over_however_far_it_reaches(pick):
     chosen, _ = pick({**ends(0, 0.0, 5.0, formed=(4, 3)), **ends(1, 0.4, 0.6), **ends(2, 0.0, 5.0, formed=(3, 4))})
     assert chosen.setting.layers == (1,)
