@@ -97,7 +97,7 @@ def setting(numbers: dict[str, Any]) -> list[str]:
         *([str(numbers["method"])] if numbers["method"] else []),
         *([f"layer{'s' * (len(listed) > 1)} {', '.join(map(str, listed))}"] if layers is not None else []),
         *([f"span {numbers['span']}"] if numbers["span"] else []),
-        *([f"coef 1 = {dose:.2f} of the activation's norm"] if isinstance(dose, float) else []),
+        *([f"coef 1 = {dose:.2f} ‖h‖"] if isinstance(dose, float) else []),
     ]
 
 
@@ -129,8 +129,8 @@ def controls_line(numbers: dict[str, Any]) -> str:
     if numbers.get("random_slopes"):
         parts.append(
             f"{len(numbers['random_slopes'])} random directions of equal norm: largest |slope| "
-            f"{number(numbers['largest_random_slope'])}, ratio {number(numbers['ratio'], 1)}, "
-            f"z {number(numbers['z'], 1)}, p {number(numbers['p'], 3)}"
+            f"{number(numbers['largest_random_slope'])}, ratio {number(numbers['ratio'], 1) or 'undefined'}, "
+            f"z {number(numbers['z'], 1) or 'undefined'}, p {number(numbers['p'], 3)}"
         )
     parts += [f"{name}: slope {number(slope)}" for name, slope in numbers.get("control_slopes", {}).items()]
     return f"Controls: {'; '.join(parts)}." if parts else ""

@@ -108,7 +108,8 @@ def _against_random(records: Records, rows: Any, usable: list[float]) -> dict[st
     out: dict[str, Any] = {"control_slopes": {d: slope(d, coefs) for d, coefs in covered.items() if d not in random}}
     if len(common) < 2:
         return {**out, "random_slopes": {}}
-    null = {d: slope(d, common) for d in random}
+    # A slope below 1e-9 is rounding: a control that moves nothing must not make a ratio of 1e17.
+    null = {d: value if abs(value) > 1e-9 else 0.0 for d, value in ((d, slope(d, common)) for d in random)}
     own, largest = slope(CORRECTION, common), max(abs(v) for v in null.values())
     return {
         **out,

@@ -97,7 +97,7 @@ def blocks(model: Any) -> nn.ModuleList:
 
 def references() -> list[str]:
     """Names of the shipped reference checkpoints."""
-    return sorted(p.parent.name for p in REFERENCES.glob(f"*/{CARD}"))
+    return sorted(p.parent.name for p in REFERENCES.glob(f"[!.]*/{CARD}"))
 
 
 def load(ref: str | Path, template_name: str = "", device: str = "cpu", dtype: str = "float32") -> LanguageModel:
