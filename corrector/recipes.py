@@ -82,7 +82,9 @@ RECIPES: dict[str, Train] = {
     "arithmetic-l": replace(_ARITHMETIC, init="runs/train-arithmetic-base", batch=6, seed=1),
     "gsm8k": Train(task="gsm8k", vocabulary=2048, d=160, heads=5, ff=432, steps=12000, compile=True),
 }
-"""In the order in which they are trained; arithmetic-base is only the start of arithmetic-l and is not shipped."""
+"""In the order in which they are trained."""
+STARTS = ("arithmetic-base",)
+"""Only the start of another recipe: trained, not shipped."""
 
 
 def recipe(name: str) -> Train:

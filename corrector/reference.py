@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corrector.errors import UserError, run_cli
 from corrector.models import REFERENCES
-from corrector.recipes import RECIPES, Train
+from corrector.recipes import RECIPES, STARTS, Train
 from corrector.train import run as train
 
 
@@ -32,7 +32,9 @@ def run(config: Reference) -> None:
         if task == "gsm8k" and not config.data and "CORRECTOR_LAB_DATA" not in os.environ:
             print(f"{name}: left as it is, since no GSM8K data was given (--data)")
             continue
-        publish(train(Train(recipe=name, data=config.data if task == "gsm8k" else "")), name)
+        checkpoint = train(Train(recipe=name, data=config.data if task == "gsm8k" else ""))
+        if name not in STARTS:
+            publish(checkpoint, name)
 
 
 def publish(checkpoint: Path, name: str) -> Path:
