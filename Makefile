@@ -30,7 +30,7 @@ figures: $(READY)
 	  $(PY) -m figures.dose "$$(dirname $$run)" || exit 1; done; \
 	[ $$found = 1 ] || { echo "no runs yet: make sweep first" >&2; exit 2; }
 
-## retrain every shipped reference, one after the other (about two hours on one core; gsm8k needs DATA=folder)
+## retrain every shipped reference, one after the other (hours on one core: the cards say minutes; gsm8k needs DATA=folder)
 reference: $(READY)
 	$(PY) -m corrector.reference $(if $(DATA),--data $(DATA))
 

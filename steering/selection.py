@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -91,7 +92,7 @@ def vectors(
 ) -> dict[tuple[str, str], SteeringVector]:
     """A vector for each (contrast, read span) of the sources, fitted on train; held-out AUROC is of validation.
 
-    A contrast that the task cannot make is left out; UserError when that leaves none.
+    A contrast that the task cannot make is left out, and a line says so; UserError when that leaves none.
     """
     out: dict[tuple[str, str], SteeringVector] = {}
     refusals: list[UserError] = []
@@ -102,6 +103,7 @@ def vectors(
             validation = contrast_of(kind, lm, task, "validation", n_validation, seed)
         except UserError as error:
             refusals.append(error)
+            tqdm.write(f"{task.name}: contrast {kind} is left out: {error}", file=sys.stderr)
             continue
         spans = tuple(dict.fromkeys(s.read for s in sources if s.contrast == kind))
         found = extract_vectors(lm, train, validation, ("diff_means", "lat"), spans, seed=seed)
