@@ -42,6 +42,8 @@ class Train:
     """Optimiser steps."""
     batch: int = 4
     """Problems a step."""
+    pool: int = 4000
+    """Training questions that rows are drawn from, fewer where the split holds fewer."""
     branches: int = 4
     """Upstream sentences of a problem that one row trains on, drawn anew each time (short rows train faster)."""
     lr: float = 1.5e-3
@@ -80,7 +82,7 @@ RECIPES: dict[str, Train] = {
     "arithmetic-m": replace(_ARITHMETIC, d=96, layers=5, ff=256),
     "arithmetic-base": replace(_ARITHMETIC, steps=6000, trunk_weight=0.3, auxiliary=0.6),
     "arithmetic-l": replace(_ARITHMETIC, init="runs/train-arithmetic-base", batch=6, seed=1),
-    "gsm8k": Train(task="gsm8k", vocabulary=2048, d=160, heads=5, ff=432, steps=12000, compile=True),
+    "gsm8k": Train(task="gsm8k", vocabulary=2048, pool=8000, steps=12000, compile=True),
 }
 """In the order in which they are trained."""
 STARTS = ("arithmetic-base",)

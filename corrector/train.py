@@ -24,8 +24,6 @@ from corrector.tasks.base import Task, data_hash
 from corrector.tokenizers import bpe_tokenizer, word_tokenizer
 from corrector.training import STATE, train
 
-POOL = 4000
-"""Training questions that rows are drawn from, fewer where the split holds fewer."""
 BESIDE_WEIGHTS = ("out", "save_every", "evaluate")
 """Fields that do not change the weights, so a resumed run may differ in them."""
 
@@ -108,7 +106,7 @@ def run_resolved(config: Train) -> Path:
     task = variant(config.task, config.data, config.opener)
     _guard(work, out, config)
     lm = load(config.init) if config.init else new_model(config, task)
-    pool = task.problems("train", min(POOL, task.size("train")))
+    pool = task.problems("train", min(config.pool, task.size("train")))
     result = train(lm, task, pool, config, work)
     save(lm, out, card_of(config, task, lm, result))
     if config.evaluate:

@@ -2,6 +2,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -254,3 +255,12 @@ def test_the_real_set():
                     n["false"] += value is not None and not recomputes(value, e.result)
                     n["operands not written"] += not e.operands
     assert n == {"steps": 7609, "with equations": 6776, "unreadable": 0, "false": 0, "operands not written": 192}
+
+
+def test_a_long_sum_is_read_at_once():
+    terms = " + ".join(f"{i} * $100" for i in range(1, 16))
+    began = time.process_time()
+    assert statements(f"Jack has {terms} bills, or $200 + $50 = ...") == []
+    assert statements(f"Jack has {terms} = 12000") == [(f"{terms}=12000".replace(" ", "").replace("$", ""), True)]
+    # Spaces that brackets and signs may both take made this take hours.
+    assert time.process_time() - began < 2

@@ -32,7 +32,8 @@ _OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] 
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-_TERM = rf"\(*\s*\$?(?:{DIGITS})%?\s*\)*"
+# Spaces belong to one bracket or sign only: were they shared, a long sum could be cut in exponentially many ways.
+_TERM = rf"(?:\(\s*)*\$?(?:{DIGITS})%?(?:\s*\))*"
 _SIGN = "".join(re.escape(c) for c in SIGNS)
 _SIDE = rf"-?{_TERM}(?:\s*[{_SIGN}]\s*{_TERM})*"
 STATED = re.compile(rf"{_SIDE}(?:\s*=\s*{_SIDE})+")
