@@ -36,6 +36,10 @@ from steering.vectors import SteeringVector
 ContrastKind = Literal["copy_rewrite", "annotated", "teacher_forced", "minimal"]
 
 
+STANDARD: tuple[Method, ...] = ("diff_means", "lat")
+"""Always extracted, so that every vector's cosine to both is known."""
+
+
 @dataclass(frozen=True)
 class Extract:
     """Read a correction vector out of a corrector and save it as safetensors with its card."""
@@ -50,7 +54,7 @@ class Extract:
     """What is contrasted: a suffix that the corrector rewrites with one that it copies (copy_rewrite), the same by the
     annotator's labels (annotated), two teacher-forced outputs, or minimal pairs."""
     method: Method = "diff_means"
-    """How a direction is fitted; the other method's cosine to it is always reported."""
+    """How a direction is fitted; its cosine to diff_means and lat is always reported."""
     span: str = "prompt_last"
     """Where it is read: prompt_last, last, question, prefix, output[0:4], first_divergence, ..."""
     site: Site = "resid_post"
@@ -81,11 +85,16 @@ def contrast_of(kind: ContrastKind, lm: LanguageModel, task: Task, split: Split,
     return teacher_forced(p for p in pairs if not is_copy(p))
 
 
+def with_standard(method: Method) -> tuple[Method, ...]:
+    """A method and the standard ones, each once."""
+    return tuple(dict.fromkeys((*STANDARD, method)))
+
+
 def extract_vectors(
     lm: LanguageModel,
     contrast_train: Contrast,
     contrast_validation: Contrast,
-    methods: tuple[Method, ...] = ("diff_means", "lat"),
+    methods: tuple[Method, ...] = STANDARD,
     spans: tuple[str, ...] = ("prompt_last",),
     site: Site = "resid_post",
     seed: int = 0,
@@ -139,7 +148,8 @@ def extract(config: Extract) -> SteeringVector:
     task = tasks.get(config.task, data=config.data)
     train = contrast_of(config.contrast, lm, task, "train", config.pairs, config.seed)
     validation = contrast_of(config.contrast, lm, task, "validation", config.validation, config.seed)
-    vectors = extract_vectors(lm, train, validation, ("diff_means", "lat"), (config.span,), config.site, config.seed)
+    methods = with_standard(config.method)
+    vectors = extract_vectors(lm, train, validation, methods, (config.span,), config.site, config.seed)
     vector = vectors[config.method, config.span]
     vector.card["task"] = config.task
     vector.save(config.out)
@@ -154,9 +164,17 @@ def main(config: Extract) -> None:
     if config.out.is_dir():
         raise UserError(f"out={str(config.out)!r} is a folder; give a file such as vector.safetensors")
     vector = extract(config)
-    cosine = next(iter(vector.card["cosine"].items()))
+    cosines = vector.card["cosine"].items()
     table = Table(title=f"{vector.method} at {vector.site}, {vector.span}, of {vector.ref} (n={vector.card['n']})")
-    for column in ("layer", "AUROC", "95 % interval", "‖v‖", "dose of coef 1", "explained", f"cos {cosine[0]}"):
+    for column in (
+        "layer",
+        "AUROC",
+        "95 % interval",
+        "‖v‖",
+        "dose of coef 1",
+        "explained",
+        *(f"cos {m}" for m, _ in cosines),
+    ):
         table.add_column(column, justify="right")
     for layer, row in vector.card["layers"].items():
         table.add_row(
@@ -165,8 +183,8 @@ def main(config: Extract) -> None:
             f"{row['low']:.3f} to {row['high']:.3f}",
             f"{row['norm']:.3g}",
             f"{row['dose']:.3f}",
-            f"{row['explained_variance']:.2f}",
-            f"{cosine[1][layer]:.3f}",
+            "" if row["explained_variance"] is None else f"{row['explained_variance']:.2f}",
+            *(f"{by_layer[layer]:.3f}" for _, by_layer in cosines),
         )
     console = Console()
     console.print(table)

@@ -15,7 +15,7 @@ from corrector.models import LanguageModel
 from corrector.tasks.base import Pair, Task
 from probes.directions import Method
 from steering.cells import Cell, Setting, correct, mean
-from steering.extract import ContrastKind, contrast_of, extract_vectors
+from steering.extract import ContrastKind, contrast_of, extract_vectors, with_standard
 from steering.vectors import SteeringVector
 
 WELL_FORMED = 0.95
@@ -106,7 +106,7 @@ def vectors(
             tqdm.write(f"{task.name}: contrast {kind} is left out: {error}", file=sys.stderr)
             continue
         spans = tuple(dict.fromkeys(s.read for s in sources if s.contrast == kind))
-        found = extract_vectors(lm, train, validation, ("diff_means", "lat"), spans, seed=seed)
+        found = extract_vectors(lm, train, validation, with_standard(method), spans, seed=seed)
         out |= {(kind, span): found[method, span] for span in spans}
     if not out:
         raise refusals[0]

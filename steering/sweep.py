@@ -56,7 +56,7 @@ class Sweep:
     vector: Path | None = None
     """A saved vector to steer with instead of extracting one, for one task."""
     method: Method = "diff_means"
-    """How the direction is fitted: diff_means or lat."""
+    """How the direction is fitted (probes.directions defines each)."""
     layers: tuple[int, ...] = ()
     """Layers to steer, together; empty: one layer, chosen on validation among all but the last (its output is one norm
     away from the logits, where any direction moves tokens)."""
