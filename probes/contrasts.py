@@ -15,6 +15,9 @@ from probes.spans import Sequence, sequence
 DRAWS = 8
 """Examples drawn of a problem before it is passed over."""
 
+INSTRUCTIONS = ("Rewrite the whole sentence in new words.", "Copy the whole sentence word for word.")
+"""To rewrite and to copy, alike in length, so that length is not what the contrast reads."""
+
 
 @dataclass(frozen=True)
 class Stimulus:
@@ -117,6 +120,19 @@ def teacher_forced(pairs: Iterable[Pair]) -> Contrast:
         tuple(Stimulus(p, p.last) for p in kept),
         len(every) - len(kept),
     )
+
+
+def instruction(pairs: Iterable[Pair]) -> Contrast:
+    """The same pair under the instruction to rewrite against the instruction to copy, put behind its question.
+
+    For chat correctors, which follow instructions; both suffixes and all else are the same, so nothing but the
+    instruction can differ. A pair's own correction plays no part, and nothing is teacher-forced.
+    """
+    every = list(pairs)
+    positives, negatives = (
+        tuple(Stimulus(replace(p, question=f"{p.question} {text}")) for p in every) for text in INSTRUCTIONS
+    )
+    return Contrast("instruction", positives, negatives)
 
 
 def minimal(lm: LanguageModel, minimal_pairs: Iterable[MinimalPair]) -> Contrast:

@@ -24,6 +24,7 @@ from probes.contrasts import (
     check_leak,
     contrast_pairs,
     copy_rewrite,
+    instruction,
     is_copy,
     minimal,
     teacher_forced,
@@ -33,7 +34,7 @@ from probes.separability import separability
 from probes.sites import Site
 from steering.vectors import SteeringVector
 
-ContrastKind = Literal["copy_rewrite", "annotated", "teacher_forced", "minimal"]
+ContrastKind = Literal["copy_rewrite", "annotated", "teacher_forced", "minimal", "instruction"]
 
 
 STANDARD: tuple[Method, ...] = ("diff_means", "lat")
@@ -52,7 +53,8 @@ class Extract:
     """Local path or hub id of the task's data, where the task needs some."""
     contrast: ContrastKind = "copy_rewrite"
     """What is contrasted: a suffix that the corrector rewrites with one that it copies (copy_rewrite), the same by the
-    annotator's labels (annotated), two teacher-forced outputs, or minimal pairs."""
+    annotator's labels (annotated), two teacher-forced outputs, minimal pairs, or an instruction to rewrite with one to
+    copy (instruction, for chat correctors)."""
     method: Method = "diff_means"
     """How a direction is fitted; its cosine to diff_means and lat is always reported."""
     span: str = "prompt_last"
@@ -80,6 +82,8 @@ def contrast_of(kind: ContrastKind, lm: LanguageModel, task: Task, split: Split,
     pairs = contrast_pairs(task, split, n, seed)
     if kind == "copy_rewrite":
         return copy_rewrite(as_corrected(lm, task, pairs))
+    if kind == "instruction":
+        return instruction(pairs[::2])  # one of the two suffixes of every problem
     if kind == "annotated":
         return copy_rewrite(pairs)
     return teacher_forced(p for p in pairs if not is_copy(p))

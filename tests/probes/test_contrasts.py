@@ -5,7 +5,7 @@ import pytest
 
 from corrector.errors import UserError
 from corrector.tasks.base import Example, MinimalPair, Pair, Problem, Step, Task
-from probes.contrasts import check_leak, contrast_pairs, copy_rewrite, minimal, teacher_forced
+from probes.contrasts import check_leak, contrast_pairs, copy_rewrite, instruction, minimal, teacher_forced
 from probes.spans import sequence
 
 GOOD = Pair("p0", "Tom has 3 pens", "he buys 4", "so he has 17 pens", "so he has 17 pens")
@@ -137,3 +137,19 @@ def test_a_shared_question_is_a_leak():
     check_leak(train, test)
     with pytest.raises(UserError, match="share the question"):
         check_leak(train, copy_rewrite([replace(p, prefix="", question="tom HAS  3 pens") for p in (GOOD, BAD)]))
+
+
+def test_instruction_changes_the_question_alone(make_lm):
+    contrast = instruction([GOOD, BAD])
+    assert contrast.problems == ("p0", "p0") and contrast.dropped == 0
+    for (rewrite, copy), pair in zip(
+        zip(contrast.positives, contrast.negatives, strict=True), (GOOD, BAD), strict=True
+    ):
+        assert rewrite.pair.question.startswith(f"{pair.question} Rewrite") and rewrite.target is None
+        assert copy.pair == replace(rewrite.pair, question=copy.pair.question)
+        assert copy.pair.question.startswith(f"{pair.question} Copy")
+    lm = make_lm(texts=[s.pair.question for s in (*contrast.positives, *contrast.negatives)])
+    for pos, neg in zip(*contrast.sequences(lm), strict=True):
+        assert len(pos) == len(neg) and pos.ids != neg.ids and pos.spans["last"] == neg.spans["last"]
+    with pytest.raises(UserError, match="no matched pair"):
+        instruction([])
