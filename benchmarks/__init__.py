@@ -1,0 +1,1 @@
+"""Benchmarks: what the lab's own machinery costs beside the bare models it runs."""
