@@ -17,6 +17,7 @@ from corrector import tasks
 from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel, load
 from corrector.tasks.base import Split, Task, data_hash
+from probes.backends import BackendName
 from probes.capture import Activations, capture_all
 from probes.contrasts import (
     Contrast,
@@ -61,6 +62,8 @@ class Extract:
     """Where it is read: prompt_last, last, question, prefix, output[0:4], first_divergence, ..."""
     site: Site = "resid_post"
     """What is read in every block."""
+    backend: BackendName = "torch"
+    """What runs the model and reads it; all give the same numbers within 2e-5."""
     pairs: int = 400
     """Matched pairs of the train split that the directions are fitted on."""
     validation: int = 200
@@ -103,6 +106,7 @@ def extract_vectors(
     site: Site = "resid_post",
     seed: int = 0,
     n_resamples: int = 1000,
+    backend: BackendName = "torch",
 ) -> dict[tuple[str, str], SteeringVector]:
     """A vector for every (method, span), all from one pass over each contrast.
 
@@ -111,7 +115,7 @@ def extract_vectors(
     """
     check_leak(contrast_train, contrast_validation)
     train, validation = (
-        [capture_all(lm, sequences, (site,), spans=spans) for sequences in contrast.sequences(lm)]
+        [capture_all(lm, sequences, (site,), spans=spans, backend=backend) for sequences in contrast.sequences(lm)]
         for contrast in (contrast_train, contrast_validation)
     )
     out: dict[tuple[str, str], SteeringVector] = {}
@@ -137,6 +141,7 @@ def extract_vectors(
                     if other != method
                 },
                 "seed": seed,
+                "backend": backend,
                 "versions": {name: _version(name) for name in ("corrector-lab", "torch", "transformers")},
             }
             vectors = {k: direction.vector for k, direction in directions.items()}
@@ -153,7 +158,9 @@ def extract(config: Extract) -> SteeringVector:
     train = contrast_of(config.contrast, lm, task, "train", config.pairs, config.seed)
     validation = contrast_of(config.contrast, lm, task, "validation", config.validation, config.seed)
     methods = with_standard(config.method)
-    vectors = extract_vectors(lm, train, validation, methods, (config.span,), config.site, config.seed)
+    vectors = extract_vectors(
+        lm, train, validation, methods, (config.span,), config.site, config.seed, backend=config.backend
+    )
     vector = vectors[config.method, config.span]
     vector.card["task"] = config.task
     vector.save(config.out)

@@ -10,7 +10,7 @@ from corrector import tasks
 from corrector.errors import UserError, run_cli
 from corrector.tasks.base import Pair
 from probes.contrasts import contrast_pairs, copy_rewrite
-from steering.extract import Extract, extract_vectors, main
+from steering.extract import Extract, extract_vectors, main, with_standard
 from steering.vectors import SteeringVector
 
 
@@ -39,6 +39,18 @@ def test_extract_vectors_reads_every_method_and_span_of_held_out_questions(tiny_
     torch.testing.assert_close(again.at(3), v.at(3), atol=2e-5, rtol=0)
     for k, row in v.card["layers"].items():
         assert again.card["layers"][k] == pytest.approx(row, rel=1e-4)
+
+
+def test_another_method_and_backend_give_a_vector_with_its_cosines(tiny_lm):
+    train, validation = contrast(range(10, 30)), contrast(range(40, 50))
+    found = extract_vectors(tiny_lm, train, validation, with_standard("rda"), n_resamples=20)
+    assert set(found["rda", "prompt_last"].card["cosine"]) == {"diff_means", "lat"}
+    other = extract_vectors(tiny_lm, train, validation, ("diff_means",), n_resamples=20, backend="transformer_lens")
+    for k in range(4):
+        torch.testing.assert_close(
+            other["diff_means", "prompt_last"].at(k), found["diff_means", "prompt_last"].at(k), atol=5e-5, rtol=0
+        )
+    assert other["diff_means", "prompt_last"].card["backend"] == "transformer_lens"
 
 
 def test_extract_vectors_refuses_leaked_questions(tiny_lm):
