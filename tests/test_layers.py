@@ -69,7 +69,17 @@ def test_figures_name_no_torch(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["corrector", "corrector.records", "corrector.statistics", "analysis.curve", "figures", "figures.dose", "steering"],
+    [
+        "corrector",
+        "corrector.records",
+        "corrector.statistics",
+        "analysis.curve",
+        "figures",
+        "figures.dose",
+        "figures.scan",
+        "analysis.onset",
+        "steering",
+    ],
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
