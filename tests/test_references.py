@@ -13,7 +13,7 @@ from corrector.upstreams import upstream_of
 from steering.cells import Cell, Setting, correct, mean
 from steering.extract import contrast_of, extract_vectors
 
-NOT_SHIPPED = {"arithmetic-base", "arithmetic-s", "arithmetic-m", "gsm8k"}
+NOT_SHIPPED = {"arithmetic-base", "gsm8k"}
 """The first is only the start of arithmetic-l; the others have a recipe but no checkpoint yet."""
 
 
