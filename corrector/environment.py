@@ -23,6 +23,7 @@ PACKAGES = (
     "levenshtein",
     "safetensors",
     "nupunkt",
+    "concept-erasure",
     "math-verify",
 )
 """Distributions whose versions can change a result, written to env.json where installed."""
