@@ -14,9 +14,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 sweep: $(READY)
 	$(PY) -m steering.sweep --coef $(COEF)
 
-## the tests
+## the tests, one process a core (four at most)
 test: $(READY)
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4
 
 ## lint and types
 lint: $(READY)
