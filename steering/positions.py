@@ -1,4 +1,7 @@
-"""Named spans as absolute token positions: 0 is a row's first real token, whatever the padding and the cache."""
+"""Named spans as absolute token positions: 0 is a row's first real token, whatever the padding and the cache.
+
+The phases are the spans `prompt` (what is read), `output` (what is written) and `all`.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +13,42 @@ from corrector.prompts import FIELDS
 
 END = 2**31
 """Beyond every position: the end of an open range."""
-OUTPUT = re.compile(r"output(?:\[(\d+):(\d*)\])?")
+CUT = re.compile(r"(output|tokens)\[(\d+):(\d*)\]")
+PHASES = ("prompt", "output", "all")
 NAMES = ("prompt_last", "prompt", *FIELDS)
 
 Range = tuple[int, int]
 
 
 def check_span(span: str) -> None:
-    """Raise UserError unless `span` is `all`, a named span, `output`, `output[a:b]`, or several joined by `+`."""
+    """Raise UserError unless `span` is a phase, a named span, `output[a:b]`, `tokens[a:b]`, or some joined by `+`."""
     for name in span.split("+"):
-        output = OUTPUT.fullmatch(name)
-        if name != "all" and name not in NAMES and not output:
+        cut = CUT.fullmatch(name)
+        if name not in PHASES and name not in NAMES and not cut:
             raise UserError(
-                f"span={span!r}: {name!r} is not one of all, {', '.join(NAMES)}, output, output[a:b]; "
+                f"span={span!r}: {name!r} is not one of all, {', '.join(NAMES)}, output, output[a:b], tokens[a:b]; "
                 "choose --span among them, joined by +"
             )
-        if output and output[2] and int(output[1]) >= int(output[2]):
-            raise UserError(f"span={span!r} is empty, since {output[1]} >= {output[2]}; write output[a:b] with a < b")
+        if cut and cut[3] and int(cut[2]) >= int(cut[3]):
+            raise UserError(f"span={span!r} is empty, since {cut[2]} >= {cut[3]}; write {cut[1]}[a:b] with a < b")
 
 
 def resolve(span: str, spans: Mapping[str, Range]) -> list[Range]:
     """Disjoint half-open ranges of absolute positions of `span` in a prompt with these token `spans`.
 
-    Output token i stands at n_prompt + i, so `output[a:b]` is (n_prompt + a, n_prompt + b). The first output token
-    is predicted at `prompt_last`; `output` alone can first change the second one. Overlapping spans count once.
+    `tokens[a:b]` counts from the row's first token. Output token i stands at n_prompt + i, so `output[a:b]` is
+    (n_prompt + a, n_prompt + b). The first output token is predicted at `prompt_last`; `output` alone can first change
+    the second one. Overlapping spans count once.
     Raises UserError for a field that the prompt has not.
     """
     found: list[Range] = []
     n_prompt = spans["prompt"][1]
     for name in span.split("+"):
-        if output := OUTPUT.fullmatch(name):
-            found.append((n_prompt + int(output[1] or 0), n_prompt + int(output[2]) if output[2] else END))
-        elif name == "all":
-            found.append((0, END))
+        if cut := CUT.fullmatch(name):
+            start = n_prompt if cut[1] == "output" else 0
+            found.append((start + int(cut[2]), start + int(cut[3]) if cut[3] else END))
+        elif name in ("output", "all"):
+            found.append((n_prompt if name == "output" else 0, END))
         elif name in spans:
             found.append(spans[name])
         else:
