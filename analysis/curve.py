@@ -16,7 +16,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.dose import WELL_FORMED, dose_statistics
+from analysis.dose import dose_statistics
+from analysis.lines import (
+    absent_line,
+    changes_lines,
+    coefficient,
+    collapse_line,
+    controls_line,
+    gate_line,
+    improvement_lines,
+    number,
+    prompts_line,
+    shuffled_line,
+    statistics_line,
+)
+from analysis.nulls import is_null
 from analysis.summary import CORRECTION, UPSTREAM, load_records, outcomes, select, summarise
 from corrector.canonical import canonical
 from corrector.errors import run_cli
@@ -24,6 +38,7 @@ from corrector.errors import run_cli
 __all__ = ["Curve", "dose_statistics", "report", "summarise"]
 
 WIDTH = 100
+UNITS = {"norm": "coef 1 = 1 ‖h‖", "kl": "coef in nats a token"}
 MINIATURE = (
     "the corrector is a miniature trained to show the effect (a model organism); "
     "its curve shows what the lab measures, not how correctors of ordinary size behave."
@@ -50,8 +65,18 @@ def report(run: str | Path, console: Console | None = None) -> tuple[pd.DataFram
     for task, numbers in statistics["tasks"].items():
         console.print()
         console.print(task_table(table, task, numbers))
-        gate = gate_line(records.setting(task, "gate"))
-        for text in (statistics_line(numbers), controls_line(numbers), gate):
+        mine = select(table, task=task)
+        for text in (
+            statistics_line(numbers),
+            controls_line(numbers),
+            shuffled_line(numbers),
+            prompts_line(mine),
+            absent_line(records.setting(task, "controls"), records.setting(task, "unreached")),
+            collapse_line(select(mine, direction=CORRECTION)),
+            gate_line(records.setting(task, "gate")),
+            *changes_lines(numbers["loop"]),
+            *improvement_lines(numbers["improvement"]),
+        ):
             if text:
                 console.print(Text(text))
         console.print(verdict_line(task, numbers))
@@ -66,7 +91,7 @@ def task_table(table: pd.DataFrame, task: str, numbers: dict[str, Any]) -> Table
     """One line a coefficient; coefficients outside the usable range are dim."""
     mine = select(table, task=task)
     rows, alone = select(mine, direction=CORRECTION), select(mine, direction=UPSTREAM)
-    random, loop = mine.loc[mine["direction"].str.startswith("random")], outcomes(mine)
+    random, loop = mine.loc[[is_null(direction) for direction in mine["direction"]]], outcomes(mine)
     out = Table(title=title(task, numbers), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     out.pad_edge, out.padding = False, 0
     headings = ["coef", "edit ratio\n\\[95 %]", "random\nmin-max", "copied", "false\nrewrite", "missed\nrewrite"]
@@ -91,13 +116,14 @@ def title(task: str, numbers: dict[str, Any]) -> str:
 
 def setting(numbers: dict[str, Any]) -> list[str]:
     """Method, layers, span and dose, as far as the run names them."""
-    layers, dose = numbers["layers"], numbers["dose"]
+    layers, dose, unit = numbers["layers"], numbers["dose"], numbers.get("coef_unit", "natural")
     listed = list(layers) if isinstance(layers, list | tuple) else [layers]
     return [
         *([str(numbers["method"])] if numbers["method"] else []),
         *([f"layer{'s' * (len(listed) > 1)} {', '.join(map(str, listed))}"] if layers is not None else []),
         *([f"span {numbers['span']}"] if numbers["span"] else []),
-        *([f"coef 1 = {dose:.2f} ‖h‖"] if isinstance(dose, float) else []),
+        *([f"coef 1 = {dose:.2f} ‖h‖"] if isinstance(dose, float) and unit == "natural" else []),
+        *([UNITS[unit]] if unit in UNITS else []),
     ]
 
 
@@ -106,71 +132,10 @@ def size(numbers: dict[str, Any]) -> str:
     return f"{numbers['n_items']} items of {numbers['n_questions']} questions"
 
 
-def statistics_line(numbers: dict[str, Any]) -> str:
-    """The curve on its usable range in one sentence; empty when there is no such range."""
-    if "slope" not in numbers:
-        return ""
-    low, high = numbers["relative"]
-    ends = f"{coefficient(numbers['usable'][0])} to {coefficient(numbers['usable'][-1])}"
-    return (
-        f"Usable coefs {ends} (well-formed in {WELL_FORMED:.0%} or more): slope {number(numbers['slope'])} "
-        f"[{number(numbers['slope_low'])}, {number(numbers['slope_high'])}] edit ratio per coef, "
-        f"R² {number(numbers['r2']) or 'undefined'}, Spearman {number(numbers['spearman']) or 'undefined'}; "
-        f"{number(low)} to {number(high)} times the unsteered {number(numbers['unsteered'])}; "
-        f"copied {number(numbers['copied_at_lowest'])} at {coefficient(numbers['usable'][0])}, "
-        f"{number(numbers['copied_unsteered'])} unsteered; "
-        f"{numbers['wrong_way']:.0%} of items move the wrong way."
-    )
-
-
-def controls_line(numbers: dict[str, Any]) -> str:
-    """The controls' slopes in one sentence; empty when there are none."""
-    parts: list[str] = []
-    if numbers.get("random_slopes"):
-        parts.append(
-            f"{len(numbers['random_slopes'])} random directions of equal norm: largest |slope| "
-            f"{number(numbers['largest_random_slope'])}, ratio {number(numbers['ratio'], 1) or 'undefined'}, "
-            f"z {number(numbers['z'], 1) or 'undefined'}, p {number(numbers['p'], 3)}"
-        )
-    parts += [f"{name}: slope {number(slope)}" for name, slope in numbers.get("control_slopes", {}).items()]
-    return f"Controls: {'; '.join(parts)}." if parts else ""
-
-
-def gate_line(gate: Any) -> str:
-    """Whether the corrector tells minimal pairs apart, in its state and in what it does; empty where none was made."""
-    if not isinstance(gate, dict):
-        return ""
-    states: list[str] = []
-    for span, layers in gate["auroc"].items():
-        if layers is None:
-            states.append(f"equal states at {span}")
-            continue
-        layer, best = max(layers.items(), key=lambda entry: entry[1]["auroc"])
-        states.append(
-            f"{number(best['auroc'])} [{number(best['low'])}, {number(best['high'])}] at {span} (layer {layer})"
-        )
-    gap = gate["rewrite"]
-    return (
-        f"Gate, {gate['n_test']} minimal pairs: largest AUROC of a layer {', '.join(states)}; "
-        f"rewrites {number(gap['bad'])} of the bad, {number(gap['good'])} of the good, gap {number(gap['gap'])} "
-        f"[{number(gap['low'])}, {number(gap['high'])}]."
-    )
-
-
 def verdict_line(task: str, numbers: dict[str, Any]) -> Text:
     """What the numbers come to, in one plain sentence."""
     words, style = ("steers", "bold green") if numbers["steers"] else ("does not steer here", "bold yellow")
     return Text.assemble((f"{task} {words}: ", style), f"{numbers['reason']}.")
-
-
-def coefficient(coef: float) -> str:
-    """A coefficient with its sign; 0 without."""
-    return f"{coef:+g}" if coef else "0"
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """A number of fixed digits; blank where it is missing."""
-    return "" if value is None or pd.isna(value) else f"{float(value):.{digits}f}"
 
 
 def interval(row: Any, name: str) -> str:

@@ -9,25 +9,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.summary import CORRECTION, Records, load_records, select, summarise
-from corrector.errors import UserError
-from corrector.statistics import bootstrap_mean, item_slopes, line, null_p, spearman, z_score
+from analysis.nulls import against_nulls, null_band, over
+from analysis.outcomes import improvement, loop_changes
+from analysis.summary import CORRECTION, Records, item_values, load_records, select, summarise
+from corrector.statistics import bootstrap_mean, item_slopes, line, spearman
+from steering.collapse import WELL_FORMED, usable_range
 
-WELL_FORMED = 0.95
-"""Least share of well-formed corrections at which a coefficient counts as usable."""
+__all__ = ["LEAST_COEFS", "LEAST_RATIO", "WELL_FORMED", "dose_statistics", "usable_range", "verdict"]
+
 LEAST_COEFS = 3
 """Fewest usable coefficients, 0 among them, on which a curve is judged."""
 LEAST_RATIO = 2.0
 """How many times steeper than the steepest random control a curve must be to count as steering."""
+STILL = 1e-9
+"""Slope up to which an item counts as unmoved: rounding."""
 
 
 def dose_statistics(run: str | Path | Records, table: pd.DataFrame | None = None) -> dict[str, Any]:
     """`{"run", "finished", "tasks": {task: statistics}}` of a run folder or its Records, in JSON's types.
 
     Everything is measured on the usable range: the contiguous coefficients around 0 whose corrections are well formed
-    in 95 % of the items or more. `slope` is edit ratio per unit of coef. Random slopes are taken over the same
-    coefficients; where the controls were run on fewer, `ratio`, `z` and `p` compare slopes on the `compared` ones.
-    `wrong_way` is the share of items whose own slope is negative. What cannot be computed is None.
+    in 95 % of the items or more, on validation where selection.json tells (`usable_from`), else on the very rows.
+    `slope` is edit ratio per unit of coef, and `slope_all`, `r2_all` are those over all coefficients. Null slopes are
+    taken over the same coefficients; where the controls were run on fewer, `ratio`, `z` and `p` compare slopes on the
+    `compared` ones. `item_slopes` are in the items' order; `wrong_way` is the share that is negative, `unmoved` that of
+    0. What cannot be computed is None.
     """
     records = run if isinstance(run, Records) else load_records(run)
     table = summarise(records) if table is None else table
@@ -35,28 +41,12 @@ def dose_statistics(run: str | Path | Records, table: pd.DataFrame | None = None
     return {"run": records.run.resolve().name, "finished": records.finished, "tasks": tasks}
 
 
-def usable_range(coefs: list[float], well_formed: list[float]) -> list[float]:
-    """The contiguous coefficients around 0 at which the share of well-formed corrections is 0.95 or more.
-
-    Empty when 0 itself is below. Raises UserError without a coefficient 0, for then nothing is a baseline.
-    """
-    if 0.0 not in coefs:
-        raise UserError(f"coefs {coefs} lack 0, the unsteered corrector; add it to --coef")
-    good = {coef for coef, share in zip(coefs, well_formed, strict=True) if share >= WELL_FORMED}
-    kept: list[float] = []
-    for side in (sorted(c for c in coefs if c >= 0), sorted((c for c in coefs if c < 0), reverse=True)):
-        if 0.0 not in good:
-            return []
-        for coef in side:
-            if coef not in good:
-                break
-            kept.append(coef)
-    return sorted(kept)
-
-
 def _task_statistics(records: Records, table: pd.DataFrame, task: str) -> dict[str, Any]:
     curve = select(table, task=task, direction=CORRECTION).dropna(subset="n_items").set_index("coef").sort_index()
-    usable = usable_range([float(c) for c in curve.index], curve["well_formed"].tolist())
+    coefs = [float(c) for c in curve.index]
+    on_test, chosen = usable_range(coefs, curve["well_formed"].tolist()), records.setting(task, "usable")
+    # a run that is going on may lack some of the coefficients
+    usable = on_test if chosen is None else usable_range(coefs, [float(c in chosen) for c in coefs])
     out: dict[str, Any] = {
         **{key: records.setting(task, key) for key in ("method", "span", "dose")},
         "layers": _layers(records, task),
@@ -64,26 +54,33 @@ def _task_statistics(records: Records, table: pd.DataFrame, task: str) -> dict[s
         "n_items": int(curve["n_items"].max()),
         "n_questions": int(curve["n_questions"].max()),
         "usable": usable,
+        "usable_from": "test" if chosen is None else "validation",
+        "usable_on_test": on_test,
+        "coef_unit": records.setting(task, "coef_unit") or "natural",
         "unsteered": float(curve.loc[0.0, "edit_ratio"]),
     }
     rows = select(records.edits, task=task)
     if len(usable) >= 2:
-        out |= _curve(records, rows, usable)
+        out |= _curve(records, rows, usable) | _all(coefs, curve["edit_ratio"].tolist())
         ratios = curve.loc[usable, "edit_ratio"]
         out |= {
-            "relative": [_over(float(ratios.min()), out["unsteered"]), _over(float(ratios.max()), out["unsteered"])],
+            "relative": [over(float(ratios.min()), out["unsteered"]), over(float(ratios.max()), out["unsteered"])],
             "copied_at_lowest": float(curve.loc[usable[0], "copied"]),
             "copied_unsteered": float(curve.loc[0.0, "copied"]),
-            **_against_random(records, rows, usable),
+            **against_nulls(records, rows, usable, _candidates(records, task)),
         }
+    out["null_band"] = null_band(select(table, task=task))
+    out["loop"] = loop_changes(records, task)
+    out["improvement"] = improvement(records, task)
     out["steers"], out["reason"] = verdict(out)
     return _without_nan(out)
 
 
 def _curve(records: Records, rows: Any, coefs: list[float]) -> dict[str, Any]:
-    values, problems = _items(records, rows, CORRECTION, coefs)
+    values, problems = item_values(records, rows, CORRECTION, coefs)
     slopes = item_slopes(coefs, values)
     slope, fit = bootstrap_mean(slopes, problems), line(coefs, values.mean(0))
+    wrong = bootstrap_mean((slopes < -STILL).astype(float), problems)
     return {
         "slope": slope.mean,
         "slope_low": slope.low,
@@ -91,35 +88,24 @@ def _curve(records: Records, rows: Any, coefs: list[float]) -> dict[str, Any]:
         "intercept": fit.intercept,
         "r2": fit.r2,
         "spearman": spearman(coefs, values.mean(0)),
-        "wrong_way": float((slopes < -1e-9).mean()),
+        "wrong_way": wrong.mean,
+        "wrong_way_low": wrong.low,
+        "wrong_way_high": wrong.high,
+        "unmoved": float((np.abs(slopes) <= STILL).mean()),
+        "item_slopes": [float(f"{slope:.6g}") for slope in slopes],
     }
 
 
-def _against_random(records: Records, rows: Any, usable: list[float]) -> dict[str, Any]:
-    others = [d for d in dict.fromkeys(rows["direction"]) if d != CORRECTION]
-    covered = {d: sorted({*select(rows, direction=d)["coef"]} & {*usable}) for d in others}
-    covered = {d: [float(c) for c in coefs] for d, coefs in covered.items() if len(coefs) >= 2}
-    random = [d for d in covered if d.startswith("random")]
-    common = sorted({*usable}.intersection(*(covered[d] for d in random))) if random else []
+def _all(coefs: list[float], ratios: list[float]) -> dict[str, Any]:
+    """The line through the mean curve over all coefficients, degenerate ones and all."""
+    fit = line(coefs, ratios)
+    return {"slope_all": fit.slope, "intercept_all": fit.intercept, "r2_all": fit.r2}
 
-    def slope(direction: str, coefs: list[float]) -> float:
-        return float(item_slopes(coefs, _items(records, rows, direction, coefs)[0]).mean())
 
-    out: dict[str, Any] = {"control_slopes": {d: slope(d, coefs) for d, coefs in covered.items() if d not in random}}
-    if len(common) < 2:
-        return {**out, "random_slopes": {}}
-    # A slope below 1e-9 is rounding: a control that moves nothing must not make a ratio of 1e17.
-    null = {d: value if abs(value) > 1e-9 else 0.0 for d, value in ((d, slope(d, common)) for d in random)}
-    own, largest = slope(CORRECTION, common), max(abs(v) for v in null.values())
-    return {
-        **out,
-        "random_slopes": null,
-        "compared": common,
-        "largest_random_slope": largest,
-        "ratio": _over(abs(own), largest),
-        "z": z_score(own, [*null.values()]),
-        "p": null_p(own, [*null.values()]),
-    }
+def _candidates(records: Records, task: str) -> int:
+    """How many layers and positions the one that is judged was chosen from; 1 where the run does not tell."""
+    tried = [records.setting(task, key) for key in ("candidates", "left_out")]
+    return max(1, sum(len(some) for some in tried if isinstance(some, list)))
 
 
 def verdict(task: dict[str, Any]) -> tuple[bool, str]:
@@ -139,7 +125,7 @@ def verdict(task: dict[str, Any]) -> tuple[bool, str]:
         reasons.append(f"{interval} has the wrong sign: a positive coefficient edits less")
     elif low <= 0:
         reasons.append(f"the interval of {interval} holds 0")
-    n_random = len(task["random_slopes"])
+    n_random = task["n_null"]
     if not n_random:
         reasons.append("there is no random control to compare with")
         compared = ""
@@ -154,31 +140,12 @@ def verdict(task: dict[str, Any]) -> tuple[bool, str]:
     return True, f"{interval} per coef lies above 0, and {compared}"
 
 
-def _items(records: Records, rows: Any, direction: str, coefs: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Edit ratios [item, coef] and the problem of each item, of the items measured at every one of the coefs."""
-    chosen = select(rows, direction=direction)
-    wide = chosen.loc[chosen["coef"].isin(coefs)].pivot(
-        index=["seed", "item", "problem"], columns="coef", values="edit_ratio"
-    )[coefs]
-    whole = wide.dropna()
-    if records.finished and len(whole) < len(wide):
-        raise UserError(
-            f"{records.run}: {len(wide) - len(whole)} of {len(wide)} items of {direction!r} lack some coef of {coefs}; "
-            "delete the folder and run the sweep again"
-        )
-    return whole.to_numpy(dtype=float), whole.index.get_level_values("problem").to_numpy()
-
-
 def _layers(records: Records, task: str) -> Any:
     rows = select(records.edits, task=task, direction=CORRECTION)
     steered = (
         [layers for layers, coef in zip(rows["layers"], rows["coef"], strict=True) if coef] if "layers" in rows else []
     )
     return steered[0] if steered else records.setting(task, "layers")
-
-
-def _over(a: float, b: float) -> float:
-    return a / b if b > 0 else float("nan")
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from corrector.errors import UserError
 from corrector.records import read_json, read_rows
 from corrector.statistics import bootstrap_mean
+from steering.collapse import KINDS
 
 CORRECTION, UNSTEERED, UPSTREAM = "correction", "none", "upstream"
 """Directions by name: the one under study, the rows at coefficient 0 that all share, the loop without corrector."""
@@ -35,6 +37,8 @@ class Records:
     edits: pd.DataFrame
     alignments: pd.DataFrame
     finished: bool
+    validation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Loop rows of validation problems, where the sweep chose a coefficient by them."""
 
     @property
     def tasks(self) -> list[str]:
@@ -61,14 +65,14 @@ def load_records(run: str | Path) -> Records:
         raise UserError(f"{folder} has no rows in edits.jsonl yet; run the sweep first")
     if "seed" not in edits:
         edits["seed"] = 0
-    for field in ("copied", "is_wrong", "is_right_after", "well_formed", "ended"):
-        edits[field] = [float("nan") if value is None else float(value) for value in edits[field]]
+    for name in ("copied", "is_wrong", "is_right_after", "well_formed", "ended"):
+        edits[name] = [float("nan") if value is None else float(value) for value in edits[name]]
     twice: Any = edits.loc[edits.duplicated(["task", "direction", "coef", "seed", "item"])]
     if len(twice):
         row = twice.iloc[0]
         where = f"task={row['task']}, direction={row['direction']}, coef={row['coef']:g}, item={row['item']}"
         raise UserError(f"{folder}/edits.jsonl holds {where} twice; delete the folder and run the sweep again")
-    alignments = _frame(folder, "alignments", ALIGNMENT_FIELDS)
+    alignments, validation = (_frame(folder, name, ALIGNMENT_FIELDS) for name in ("alignments", "validation"))
     return Records(
         folder,
         read_json(folder, "config"),
@@ -76,6 +80,7 @@ def load_records(run: str | Path) -> Records:
         _share_unsteered(edits),
         alignments if alignments.empty else _share_unsteered(alignments),
         (folder / "DONE").exists(),
+        validation if validation.empty else _share_unsteered(validation),
     )
 
 
@@ -85,7 +90,9 @@ def summarise(run: str | Path | Records) -> pd.DataFrame:
     `edit_ratio`, the rates and each `loop_<outcome>` come with `_low` and `_high` (95 %, bootstrap over problems).
     Rates are shares of items: `copied`, `well_formed`, `ended`, `right_after` of all whose label is known;
     `false_rewrite` (edited) of the `n_right` items that were right, `missed_rewrite` (copied) of the `n_wrong` that
-    were wrong. Blank where nothing is known. `kl` is in nats a token. Direction `upstream` has loop columns only.
+    were wrong. Blank where nothing is known. `kl` is in nats a token, `dose` is |coef|·‖v‖ / mean‖h‖. `collapsed` is
+    the share that broke down and `collapse_<kind>` that of each kind (`steering.collapse`), where the rows tell.
+    Direction `upstream` has loop columns only.
     """
     records = run if isinstance(run, Records) else load_records(run)
     lines: dict[Key, dict[str, Any]] = {key: _edit_line(rows) for key, rows in _cells(records.edits)}
@@ -112,6 +119,24 @@ def select(table: pd.DataFrame, **fields: Any) -> Any:
     return table.loc[keep]
 
 
+def item_values(records: Records, rows: Any, direction: str, coefs: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Edit ratios [item, coef] and the problem of each item, of the items measured at every one of the coefs.
+
+    Raises UserError where an item of a finished run lacks one.
+    """
+    chosen = select(rows, direction=direction)
+    wide = chosen.loc[chosen["coef"].isin(coefs)].pivot(
+        index=["seed", "item", "problem"], columns="coef", values="edit_ratio"
+    )[coefs]
+    whole = wide.dropna()
+    if records.finished and len(whole) < len(wide):
+        raise UserError(
+            f"{records.run}: {len(wide) - len(whole)} of {len(wide)} items of {direction!r} lack some coef of {coefs}; "
+            "delete the folder and run the sweep again"
+        )
+    return whole.to_numpy(dtype=float), whole.index.get_level_values("problem").to_numpy()
+
+
 def _edit_line(rows: Any) -> dict[str, Any]:
     wrong, right = select(rows, is_wrong=1), select(rows, is_wrong=0)
     return {
@@ -128,7 +153,16 @@ def _edit_line(rows: Any) -> dict[str, Any]:
         "ended": rows["ended"].mean(),
         "length_ratio": rows["length_ratio"].astype(float).mean(),
         "kl": rows["kl"].astype(float).mean(),
+        **({"dose": rows["dose"].astype(float).mean()} if "dose" in rows else {}),
+        **(_collapse(rows) if "collapse" in rows else {}),
     }
+
+
+def _collapse(rows: Any) -> dict[str, Any]:
+    known = rows.dropna(subset="collapse")
+    broken = known["collapse"] != "none"
+    kinds = {f"collapse_{kind}": (known["collapse"] == kind).mean() for kind in KINDS if kind != "none"}
+    return _rate("collapsed", broken.astype(float), known["problem"]) | kinds
 
 
 def _loop_line(rows: Any) -> dict[str, Any]:

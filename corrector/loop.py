@@ -85,6 +85,7 @@ def align(
     max_tokens: int = 512,
     batch_size: int = 64,
     steer: SteerRows | None = None,
+    steer_rounds: tuple[int, int | None] | None = None,
     progress: str = "",
 ) -> list[Alignment]:
     """Answer every problem sentence by sentence; all problems go through a round together.
@@ -97,7 +98,8 @@ def align(
     and the next one has no tokens for (`unreadable`; collapsed models of a closed vocabulary write such).
 
     Problems may repeat, as when one call serves several cells of a sweep: `steer(live)` gives the intervention for
-    those indices. Raises UserError for modes and numbers that do not fit.
+    those indices; with `steer_rounds` = (i, j) it is asked in rounds i..j-1 only, counted from 0 (j None: to the end),
+    and the corrector acts unsteered in the others. Raises UserError for modes and numbers that do not fit.
     """
     if mode not in ("stream", "upstream"):
         raise UserError(f"mode={mode!r} is not one of stream, upstream; choose --mode among them")
@@ -109,6 +111,7 @@ def align(
     limits = {"rounds": (rounds or 0, 0), "max_rounds": (max_rounds, 1), "max_tokens": (max_tokens, 1)}
     if bad := [f"{name}={n} is below {least}" for name, (n, least) in limits.items() if n < least]:
         raise UserError(f"{bad[0]}; choose a larger one")
+    first, end = steer_rounds or (0, None)
     rows = [_Row(i, problem) for i, problem in enumerate(problems)]
     with tqdm(total=len(rows), desc=progress, unit="problem", disable=not progress) as bar:
         for k in range(max_rounds):
@@ -116,7 +119,8 @@ def align(
                 break
             written = _write(upstream, live, k, max_tokens)
             if corrector is not None and k < n_corrected:
-                _correct(corrector, written, task.max_sentence_tokens, batch_size, steer)
+                on = k >= first and (end is None or k < end)
+                _correct(corrector, written, task.max_sentence_tokens, batch_size, steer if on else None)
             else:
                 for row, lead, last in written:
                     _grow(row, lead, Round(row.answer, last, None))

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from analysis.curve import report, setting, size
 from analysis.dose import WELL_FORMED
+from analysis.nulls import family, is_null
 from analysis.summary import CORRECTION, UPSTREAM, outcomes, select, summarise
 from corrector.errors import run_cli
 from figures import style
@@ -34,7 +35,28 @@ TEXT_RATES = (
     ("well_formed", "well-formed", style.INK, "o", "-"),
     ("right_after", "right after correction", style.ORANGE, "D", "--"),
 )
+CONTROLS = {
+    "shuffled": (style.ORANGE, (0, (1, 1)), "shuffled labels"),
+    "length": (style.GREEN, "-.", "length"),
+    "without-length": (style.SKY, "--", "vector without length"),
+    "wrong-layer": (style.VERMILLION, "-.", "vector at wrong layer"),
+    "other-layer": (style.PURPLE, (0, (4, 1, 1, 1, 1, 1)), "other layer's vector"),
+    "prompt-copy": (style.GREEN, ":", "prompt: copy"),
+    "prompt-rewrite": (style.VERMILLION, ":", "prompt: rewrite"),
+}
+"""Families of controls: colour, dashes, and the name in the legend, one entry a family."""
+SPARE = (style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE)
+"""Colours of directions that are none of CONTROLS, in order; then sky."""
+COLUMNS = {1: 4, 2: 3}
+"""Entries in a row of the first panel's legend for one and two tasks; 3 for more."""
+AXES = {
+    "natural": "coefficient (multiples of the vector; positive = more correction)",
+    "norm": "coefficient (multiples of the mean residual norm; positive = more correction)",
+    "kl": "coefficient (nats of KL a token; positive = more correction)",
+}
 NOTE = "Miniature (model organism): the shape shows what the lab measures, not how larger correctors behave."
+
+BAND = "Grey: 2.5 to 97.5 % of the mean curves of random and orthogonal directions of equal norm."
 
 
 @dataclass(frozen=True)
@@ -65,7 +87,7 @@ def draw(table: pd.DataFrame, statistics: dict[str, Any]) -> Figure:
         for column, task in enumerate(tasks):
             mine, numbers = select(table, task=task), statistics["tasks"][task]
             axes: list[Axes] = list(panels[:, column])
-            _edit_ratio(axes[0], mine, numbers)
+            n_legend = _edit_ratio(axes[0], mine, numbers, COLUMNS.get(len(tasks), 3))
             _rates(axes[1], mine, EDIT_RATES)
             _rates(axes[2], mine, TEXT_RATES)
             axes[2].axhline(WELL_FORMED, color=style.MUTED, linewidth=0.8, linestyle=":", gid="threshold")
@@ -75,29 +97,27 @@ def draw(table: pd.DataFrame, statistics: dict[str, Any]) -> Figure:
             for ax in axes[len(used) :]:
                 ax.set_visible(False)
             _coefficients(used, mine, numbers)
-            axes[0].set_title(_heading(task, numbers), loc="left", pad=24, fontsize=9, color=style.MUTED)
+            axes[0].set_title(
+                _heading(task, numbers), loc="left", pad=11 + 13 * n_legend, fontsize=9, color=style.MUTED
+            )
         figure.align_ylabels()
         _footer(figure, statistics)
     return figure
 
 
-def _edit_ratio(ax: Axes, table: pd.DataFrame, numbers: dict[str, Any]) -> None:
+def _edit_ratio(ax: Axes, table: pd.DataFrame, numbers: dict[str, Any], columns: int) -> int:
+    """The curve with its fit before all controls; returns the rows of its legend."""
     steered = select(table, direction=CORRECTION).dropna(subset="edit_ratio")
-    named = iter((style.VERMILLION, style.GREEN, style.PURPLE, style.ORANGE))
-    _controls(ax, table, "edit_ratio")
-    for direction in dict.fromkeys(table["direction"]):
-        if direction in (CORRECTION, UPSTREAM) or direction.startswith("random"):
-            continue
-        rows = select(table, direction=direction)
-        ax.plot(
-            rows["coef"],
-            rows["edit_ratio"],
-            "-.",
-            color=next(named, style.SKY),
-            linewidth=1.2,
-            label=direction,
-            gid=direction,
+    band = numbers.get("null_band")
+    if band:
+        label = f"{band['n']} null directions, 95 %"
+        low, high = band["low"], band["high"]
+        ax.fill_between(
+            band["coef"], low, high, color=style.CONTROL, alpha=0.45, linewidth=0, gid="null-band", label=label
         )
+    else:
+        _controls(ax, table, "edit_ratio")
+    _named(ax, table)
     _with_band(ax, steered, "edit_ratio", "correction vector", CORRECTION)
     if "slope" in numbers:
         ends = [numbers["usable"][0], numbers["usable"][-1]]
@@ -107,12 +127,39 @@ def _edit_ratio(ax: Axes, table: pd.DataFrame, numbers: dict[str, Any]) -> None:
     ax.set_ylabel("edit ratio\n(edits / characters of last)")
     top = ax.get_ylim()[1] * 1.25
     ax.set_ylim(-0.03 * top, top)
-    style.legend_above(ax)
+    handles, labels = ax.get_legend_handles_labels()
+    if len(labels) <= 5:
+        style.legend_above(ax)
+        return 1
+    # the curve, its fit and the nulls first, then the other controls
+    order = sorted(range(len(labels)), key=lambda i: labels[i] not in ("correction vector", "line fit"))
+    shown = ([handles[i] for i in order], [labels[i] for i in order])
+    rows = -(-len(labels) // columns)
+    ax.legend(*shown, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=7.5).set_in_layout(False)
+    return rows
+
+
+def _named(ax: Axes, table: pd.DataFrame) -> None:
+    """Thin lines of the named controls, one legend entry a family; prompt baselines, without a coefficient, across."""
+    spare, seen = iter(SPARE), set[str]()
+    for direction in dict.fromkeys(table["direction"]):
+        if direction in (CORRECTION, UPSTREAM) or is_null(direction):
+            continue
+        rows, kind = select(table, direction=direction).dropna(subset="edit_ratio"), family(direction)
+        colour, dashes, label = CONTROLS.get(kind) or (next(spare, style.SKY), "-.", direction)
+        shown = None if kind in seen and kind in CONTROLS else label
+        look: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.2, "label": shown}
+        seen.add(kind)
+        if direction.startswith("prompt-"):
+            for value in rows["edit_ratio"]:
+                ax.axhline(value, **look, gid=direction)
+        else:
+            ax.plot(rows["coef"], rows["edit_ratio"], **look, gid=direction)
 
 
 def _controls(ax: Axes, table: pd.DataFrame, column: str) -> None:
-    """Grey lines of the random directions, one legend entry for all."""
-    names = [d for d in dict.fromkeys(table["direction"]) if d.startswith("random")]
+    """Grey lines of the null directions, one legend entry for all."""
+    names = [d for d in dict.fromkeys(table["direction"]) if is_null(d)]
     names = [d for d in names if column in table and select(table, direction=d)[column].notna().sum() > 1]
     for i, name in enumerate(names):
         rows = select(table, direction=name).dropna(subset=column)
@@ -168,7 +215,7 @@ def _coefficients(axes: list[Axes], table: pd.DataFrame, numbers: dict[str, Any]
                 ax.axvspan(*sorted((edge, limit)), color=style.SHADE, linewidth=0, zorder=0, gid="unusable")
         ax.axvline(0, color=style.MUTED, linewidth=0.7, linestyle=":", zorder=1, gid="unsteered")
         ax.tick_params(labelbottom=ax is axes[-1])
-    axes[-1].set_xlabel("coefficient (multiples of the vector; positive = more correction)")
+    axes[-1].set_xlabel(AXES[numbers.get("coef_unit", "natural")])
 
 
 def _heading(task: str, numbers: dict[str, Any]) -> str:
@@ -190,12 +237,20 @@ def _footer(figure: Figure, statistics: dict[str, Any]) -> None:
     sentences = (
         "False rewrite: share of the right sentences that were edited. Missed rewrite: share of the wrong ones copied.",
         "Bands: 95 % bootstrap over questions.",
-        f"Shaded: outside the usable range (well-formed under {WELL_FORMED:.0%}); the line is fitted inside it.",
+        f"Shaded: outside the usable range (well-formed under {WELL_FORMED:.0%}{_on(statistics)}); "
+        "the line is fitted inside it.",
+        BAND if any(numbers.get("null_band") for numbers in statistics["tasks"].values()) else "",
         f"Run {statistics['run']}{'' if statistics['finished'] else ' (not finished)'}, drawn by figures.dose.",
         NOTE if any(numbers["model_organism"] for numbers in statistics["tasks"].values()) else "",
     )
     text = textwrap.fill(" ".join(filter(None, sentences)), width=int(figure.get_figwidth() * 17.5))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=style.MUTED)
+
+
+def _on(statistics: dict[str, Any]) -> str:
+    """Where the usable range was found, if not on the rows that are drawn."""
+    found = {numbers.get("usable_from") for numbers in statistics["tasks"].values()}
+    return " of validation corrections" if found == {"validation"} else ""
 
 
 def main(config: Dose) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 from corrector.decoding import decode
 from corrector.metrics import edit
 from corrector.models import LanguageModel
+from corrector.prompts import Encoded
 from corrector.scoring import kl_per_token
 from corrector.tasks.base import Pair, Task
+from steering.collapse import collapse
 from steering.interventions import Intervention, Vector, make_bank
 
 
@@ -26,28 +28,48 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting of a sweep: a direction by name, its vector (None: unsteered) and a coefficient."""
+    """One setting of a sweep: a direction by name, its vector (None: unsteered) and a coefficient.
+
+    `layers` are where the vector is written, where these are not the setting's own. `factor` is what multiplies the
+    vector (None: `coef` itself), where coefficients are in another unit than multiples of the vector. `dose` is
+    |coef|·‖v‖ / mean‖h‖ (None: not known). `instruction` is put behind every question, as prompt baselines have it.
+    """
 
     direction: str
     coef: float
     vector: Vector | None = None
+    layers: tuple[int, ...] | None = None
+    factor: float | None = None
+    dose: float | None = None
+    instruction: str = ""
 
 
 def intervention(cell: Cell, setting: Setting, n: int) -> Intervention | None:
-    """The cell's intervention on n rows; None for the unsteered cell."""
+    """The cell's intervention on n rows; None for a cell without a vector."""
     if cell.vector is None:
         return None
-    bank = make_bank([cell.vector], setting.layers)
-    return Intervention(bank, setting.layers, [0] * n, [cell.coef] * n, setting.operator, setting.span)
+    layers = cell.layers or setting.layers
+    bank = make_bank([cell.vector], layers)
+    coef = cell.coef if cell.factor is None else cell.factor
+    return Intervention(bank, layers, [0] * n, [coef] * n, setting.operator, setting.span)
+
+
+def prompts_of(lm: LanguageModel, pairs: Sequence[Pair], instruction: str = "") -> list[Encoded]:
+    """The pairs' prompts, with the instruction behind the question."""
+    tail = f" {instruction}" if instruction else ""
+    return [lm.encode(p.question + tail, p.prefix, p.last) for p in pairs]
 
 
 def correct(
     lm: LanguageModel, task: Task, pairs: Sequence[Pair], cell: Cell, setting: Setting, batch_size: int = 64
 ) -> list[dict[str, Any]]:
-    """Correct every pair in one cell; a row has the texts, all edit metrics, the labels and `applied`, but no `kl`."""
+    """Correct every pair in one cell; a row has the texts, all edit metrics, the labels and `applied`, but no `kl`.
+
+    `question` is the pair's own, also where the cell puts an instruction behind it.
+    """
     outputs = decode(
         lm,
-        [lm.encode(p.question, p.prefix, p.last) for p in pairs],
+        prompts_of(lm, pairs, cell.instruction),
         max_new_tokens=task.max_sentence_tokens,
         steering=intervention(cell, setting, len(pairs)),
         batch_size=batch_size,
@@ -55,13 +77,14 @@ def correct(
     rows: list[dict[str, Any]] = []
     for item, (pair, output) in enumerate(zip(pairs, outputs, strict=True)):
         correction = lm.decode(list(output.ids))
+        formed = task.well_formed(pair, correction)
         edited = edit(pair.last, correction, lm.encode_target(pair.last)[:-1], list(output.ids))
         rows.append(
             {
                 "task": task.name,
                 "coef": cell.coef,
                 "direction": cell.direction,
-                "layers": list(setting.layers),
+                "layers": list(cell.layers or setting.layers),
                 "span": setting.span,
                 "item": item,
                 "problem": pair.problem,
@@ -72,11 +95,13 @@ def correct(
                 **{name: getattr(edited, name) for name in edited.__dataclass_fields__},
                 "is_wrong": pair.is_wrong,
                 "is_right_after": task.is_right(pair, correction),
-                "well_formed": task.well_formed(pair, correction),
+                "well_formed": formed,
                 "ended": output.ended,
                 "kind": pair.kind,
                 "badness": pair.badness,
                 "applied": output.applied,
+                "dose": 0.0 if cell.coef == 0 and not cell.instruction else cell.dose,
+                "collapse": collapse(correction, output.ended, formed),
             }
         )
     return rows
@@ -87,8 +112,7 @@ def unsteered_tokens(lm: LanguageModel, task: Task, pairs: Sequence[Pair], batch
 
     Not the text encoded again: that can be other tokens, and text that a closed vocabulary lacks.
     """
-    prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
-    outputs = decode(lm, prompts, max_new_tokens=task.max_sentence_tokens, batch_size=batch_size)
+    outputs = decode(lm, prompts_of(lm, pairs), max_new_tokens=task.max_sentence_tokens, batch_size=batch_size)
     return [[*output.ids, *[lm.eos_id] * output.ended] for output in outputs]
 
 
@@ -100,12 +124,14 @@ def with_kl(
     cell: Cell,
     setting: Setting,
 ) -> list[dict[str, Any]]:
-    """Add `kl`: nats a token of KL(unsteered ‖ steered), teacher-forced on the tokens of `unsteered_tokens`."""
+    """Add `kl`: nats a token of KL(unsteered ‖ steered), teacher-forced on the tokens of `unsteered_tokens`.
+
+    None for a prompt baseline, whose prompt is another.
+    """
     steering = intervention(cell, setting, len(pairs))
     if steering is None:
-        return [{**row, "kl": 0.0} for row in rows]
-    prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
-    kl = kl_per_token(lm, prompts, unsteered, steering)
+        return [{**row, "kl": None if cell.instruction else 0.0} for row in rows]
+    kl = kl_per_token(lm, prompts_of(lm, pairs), unsteered, steering)
     return [{**row, "kl": value} for row, value in zip(rows, kl, strict=True)]
 
 

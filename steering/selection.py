@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ from corrector.models import LanguageModel
 from corrector.tasks.base import Pair, Task
 from probes.directions import Method
 from steering.cells import Cell, Setting, correct, mean
+from steering.collapse import WELL_FORMED, usable_range
 from steering.extract import ContrastKind, contrast_of, extract_vectors, with_standard
 from steering.vectors import SteeringVector
 
-WELL_FORMED = 0.95
-"""Share of well-formed corrections that a candidate must keep at both ends of the coefficients."""
+Factor = Callable[[SteeringVector, Setting, float], float]
+"""What multiplies a vector at a coefficient, where that is not the coefficient itself; UserError where nothing can."""
 TIE = 0.1
 """Candidates whose reach is this much shorter than the longest, as a share of it, still count as equal."""
 
@@ -69,6 +70,10 @@ class Selection:
     setting: Setting
     candidates: tuple[Candidate, ...]
     chosen: int
+    well_formed: Mapping[float, float]
+    """Share of well-formed validation corrections by coefficient: at 0 and at both ends."""
+    left_out: tuple[str, ...] = ()
+    """Why each candidate that could not be steered at both ends was none."""
 
     def record(self) -> dict[str, Any]:
         """What selection.json says of a task."""
@@ -84,6 +89,7 @@ class Selection:
             "auroc": best.auroc,
             "vector": self.vector.card,
             "candidates": [asdict(c) for c in self.candidates],
+            "left_out": list(self.left_out),
         }
 
 
@@ -122,27 +128,40 @@ def select(
     pairs: Sequence[Pair],
     coefs: tuple[float, float],
     operator: str = "add",
+    factor: Factor | None = None,
 ) -> Selection:
     """Steer validation pairs at both ends of the coefficients with every source and layer; take the longest reach.
 
     Copying ends every reach at the unsteered ratio, so many tie: of those within TIE of the longest, the one that
     spans most, edit_ratio[1] - edit_ratio[0], is taken. Usable candidates go first: at least WELL_FORMED of their
     corrections stay well-formed at both ends. Where none is usable, the one that keeps most well-formed is taken, and
-    `usable_on_validation` says so.
+    `usable_on_validation` says so. With `factor`, candidates for which it raises UserError are left out with a line;
+    that error is raised where it leaves none.
     """
     tries = [(s, tuple(k)) for s in sources if (s.contrast, s.read) in found for k in layers]
-    unsteered = mean(correct(lm, task, pairs, Cell("none", 0.0), Setting((0,), "prompt_last")), "edit_ratio")
+    plain = correct(lm, task, pairs, Cell("none", 0.0), Setting((0,), "prompt_last"))
+    unsteered = mean(plain, "edit_ratio")
     candidates: list[Candidate] = []
+    refusals: list[UserError] = []
     for source, chosen in tqdm(tries, desc=f"{task.name}: choose layer", unit="candidate"):
         vector = found[source.contrast, source.read]
         setting = Setting(chosen, source.write, operator)
-        ends = [correct(lm, task, pairs, Cell("correction", c, vector), setting) for c in coefs]
+        try:
+            factors = [factor(vector, setting, c) if factor and c else None for c in coefs]
+        except UserError as error:
+            refusals.append(error)
+            tqdm.write(f"{task.name}: layers {list(chosen)} at {source.write} are left out: {error}", file=sys.stderr)
+            continue
+        cells = [Cell("correction", c, vector, factor=f) for c, f in zip(coefs, factors, strict=True)]
+        ends = [correct(lm, task, pairs, cell, setting) for cell in cells]
         low, high = (mean(rows, "edit_ratio") for rows in ends)
         formed = [mean(rows, "well_formed") for rows in ends]
         auroc = largest(vector, chosen, "auroc")
         # An end at coefficient 0 moves nothing, so a one-sided sweep goes by its other end.
         reach = min(math.copysign(1, c) * (x - unsteered) for c, x in zip(coefs, (low, high), strict=True) if c != 0)
         candidates.append(Candidate(source, chosen, auroc, (low, high), (formed[0], formed[1]), reach))
+    if not candidates:
+        raise refusals[0]
     usable = [i for i, c in enumerate(candidates) if c.usable]
     if usable:
         longest = max(candidates[i].reach for i in usable)
@@ -152,7 +171,33 @@ def select(
         best = max(range(len(candidates)), key=lambda i: min(candidates[i].well_formed))
     winner = candidates[best]
     vector = found[winner.source.contrast, winner.source.read]
-    return Selection(vector, Setting(winner.layers, winner.source.write, operator), tuple(candidates), best)
+    setting = Setting(winner.layers, winner.source.write, operator)
+    shares = {**dict(zip(coefs, winner.well_formed, strict=True)), 0.0: mean(plain, "well_formed")}
+    return Selection(vector, setting, tuple(candidates), best, shares, tuple(map(str, refusals)))
+
+
+def usable_on(
+    lm: LanguageModel,
+    task: Task,
+    pairs: Sequence[Pair],
+    cells: Sequence[Cell],
+    setting: Setting,
+    known: Mapping[float, float],
+) -> dict[str, Any]:
+    """What selection.json says of the coefficients on validation pairs; `known` shares are not measured again.
+
+    `validation`: the share of well-formed corrections by coefficient; `usable`: the contiguous coefficients around 0
+    that keep WELL_FORMED of them.
+    """
+    shares = dict(known)
+    for cell in cells:
+        if cell.coef not in shares:
+            shares[cell.coef] = mean(correct(lm, task, pairs, cell, setting), "well_formed")
+    coefs = sorted(shares)
+    return {
+        "validation": [{"coef": c, "well_formed": shares[c]} for c in coefs],
+        "usable": usable_range(coefs, [shares[c] for c in coefs]),
+    }
 
 
 def largest(vector: SteeringVector, layers: Sequence[int], name: str) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,20 +17,25 @@ from tqdm.auto import tqdm
 from corrector import tasks
 from corrector.decoding import check_request
 from corrector.errors import UserError, run_cli
-from corrector.loop import align
 from corrector.models import ALIASES, LanguageModel, load, references
 from corrector.records import RunFolder, default_name, read_json
-from corrector.tasks.base import Pair, Problem, Task
+from corrector.tasks.base import Pair, Problem, Split, Task
 from corrector.upstreams import Upstream, upstream_of
 from probes.directions import Method
 from probes.gate import gate
-from steering.cells import Cell, Setting, correct, intervention, unsteered_tokens, with_kl
-from steering.controls import random_controls
+from steering.cells import Setting
+from steering.controls import Battery, drawn_battery, full_battery, load_battery
+from steering.doses import Calibration, Unit
+from steering.grid import Grid, calibrated, read_factors, written
 from steering.interventions import make_bank
 from steering.operators import operator as operator_named
 from steering.positions import check_span
-from steering.selection import SOURCES, Selection, Source, select, vectors
+from steering.rows import edit_rows, loop_rows, parse_rounds
+from steering.selection import SOURCES, Factor, Selection, Source, select, usable_on, vectors
 from steering.vectors import SteeringVector
+
+LOOPS: dict[str, Split] = {"validation": "validation", "alignments": "test"}
+"""Files of loop rows in the order in which they are written, and the split of their problems."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Sweep:
 
     coef: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)
     """Coefficients; positive = more correction. 0, the reference, is always measured."""
+    coef_unit: Unit = "natural"
+    """natural: multiples of the vector; norm: of the mean residual norm, along it; kl: nats of KL a token, calibrated
+    on validation pairs for every direction."""
     task: tuple[str, ...] = ("dialogue", "arithmetic")
     """dialogue, arithmetic, gsm8k, jsonl: one or several."""
     corrector: str = ""
@@ -64,12 +72,17 @@ class Sweep:
     """Tokens to steer (prompt_last, output, last, prompt_last+output, ...); empty: chosen on validation."""
     operator: Literal["add", "ablate"] = "add"
     """What is done to the residual stream."""
-    controls: int = 5
-    """Random directions of equal norm, swept like the vector itself."""
+    controls: int | Literal["full"] = 5
+    """Random directions of equal norm, swept like the vector itself; full: 20 of them, 5 orthogonal to the vector, 5
+    fits on shuffled labels, length, the vector without length, other layers, and prompts to copy or to rewrite."""
     items: int = 100
     """Test pairs a cell."""
     problems: int = 50
     """Test problems of the align loop a coefficient; 0: no loop."""
+    rounds: str = ""
+    """Rounds of the loop that are steered, i:j with i from 0 and j left out (1: is all but the first); empty: all."""
+    improve: bool = False
+    """Choose the coefficient with the best loop outcome on as many validation problems, and test it against 0."""
     pairs: int = 240
     """Contrast pairs that the vector is fitted on (train split)."""
     validation: int = 40
@@ -93,7 +106,7 @@ class Work:
     task: Task
     lm: LanguageModel
     pairs: list[Pair]
-    problems: list[Problem]
+    loops: dict[str, list[Problem]]
     upstream: Upstream | None
 
 
@@ -104,13 +117,16 @@ def run(config: Sweep) -> Path:
     out = Path("runs") / default_name("sweep", config) if config.out == Path() else config.out
     with RunFolder(out, config, config.device) as folder:
         if not folder.done:
-            chosen = _choose(config, works, folder)
-            rows_before = 0
-            for work, selection in zip(works, chosen, strict=True):
-                rows_before = _edits(config, work, *selection, folder, rows_before)
-            rows_before = 0
-            for work, selection in zip(works, chosen, strict=True):
-                rows_before = _loops(config, work, *selection, folder, rows_before)
+            grids = _choose(config, works, folder)
+            before = 0
+            for work, grid in zip(works, grids, strict=True):
+                before = edit_rows(folder, work.task, work.lm, work.pairs, grid, before)
+            for name in LOOPS:
+                before = 0
+                for work, grid in zip(works, grids, strict=True):
+                    if work.upstream and (drawn := work.loops.get(name, [])):
+                        args = (work.task, work.lm, drawn, work.upstream, grid, parse_rounds(config.rounds))
+                        before = loop_rows(folder, name, *args, before)
             folder.finish()
     # Tables and figures are floors above this one, so they are run as programs, not imported.
     subprocess.run([sys.executable, "-m", "figures.dose", str(out)], check=True)
@@ -120,7 +136,7 @@ def run(config: Sweep) -> Path:
 def check(config: Sweep) -> None:
     """Raise UserError for a configuration that cannot run, before anything is loaded or written."""
     for name, least in (("controls", 0), ("items", 2), ("problems", 0), ("pairs", 2), ("validation", 2)):
-        if (value := getattr(config, name)) < least:
+        if (value := getattr(config, name)) != "full" and value < least:
             raise UserError(f"{name}={value} is below {least}; choose --{name} {least} or more")
     if bad := [c for c in config.coef if not math.isfinite(c)]:
         raise UserError(f"coef={bad[0]} is not finite; choose finite --coef")
@@ -136,6 +152,9 @@ def check(config: Sweep) -> None:
     if config.span:
         check_span(config.span)
     operator_named(config.operator)
+    if (parse_rounds(config.rounds) or config.improve) and not config.problems:
+        flag = "rounds" if config.rounds else "improve"
+        raise UserError(f"--{flag} is about the align loop, and --problems 0 runs none; choose --problems 2 or more")
 
 
 def prepare(config: Sweep, name: str) -> Work:
@@ -149,39 +168,67 @@ def prepare(config: Sweep, name: str) -> Work:
     if config.vector:
         vector = SteeringVector.load(config.vector)
         vector.check(lm)
-        make_bank([vector], config.layers or vector.layers)
+        make_bank([written(vector, config.coef_unit)], config.layers or vector.layers)
         check_span(_given(config, vector).write)
     task.pairs("validation", config.validation, config.seed)
     pairs = task.pairs("test", config.items, config.seed)
     prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
     check_request(lm, prompts, task.max_sentence_tokens, 0.0, None)
     if config.problems == 0:
-        return Work(task, lm, pairs, [], None)
-    problems = task.problems("test", config.problems, config.seed)
-    for problem in problems:
+        return Work(task, lm, pairs, {}, None)
+    loops = {
+        file: task.problems(split, config.problems, config.seed)
+        for file, split in LOOPS.items()
+        if split == "test" or config.improve
+    }
+    for problem in (problems := [p for of_split in loops.values() for p in of_split]):
         task.grade(problem, "")
     upstream = upstream_of(
         config.upstream, task, problems, config.temperature, config.seed, config.template, config.device, config.dtype
     )
-    return Work(task, lm, pairs, problems, upstream)
+    return Work(task, lm, pairs, loops, upstream)
 
 
-def _choose(config: Sweep, works: list[Work], folder: RunFolder) -> list[tuple[SteeringVector, Setting]]:
-    """Vector and setting of every task; a resumed run reads back what the first one chose."""
+def _choose(config: Sweep, works: list[Work], folder: RunFolder) -> list[Grid]:
+    """What every task is swept over; a resumed run reads back what the first one chose."""
+    if not read_json(folder.path, "selection"):
+        folder.write_once("selection", {work.task.name: _record(config, work, folder.path) for work in works})
     record = read_json(folder.path, "selection")
-    if not record:
-        for work in works:
-            selection = choose(config, work.task, work.lm)
-            selection.vector.save(folder.path / f"vector-{work.task.name}.safetensors")
-            record[work.task.name] = {**selection.record(), **_about(config, work.task, work.lm)}
-        folder.write_once("selection", record)
-    return [
-        (
-            SteeringVector.load(folder.path / f"vector-{name}.safetensors"),
-            Setting(tuple(record[name]["layers"]), record[name]["span"], record[name]["operator"]),
-        )
-        for name in (work.task.name for work in works)
-    ]
+    grids: list[Grid] = []
+    for name in (work.task.name for work in works):
+        mine, file = record[name], folder.path / f"controls-{name}.safetensors"
+        vector = SteeringVector.load(folder.path / f"vector-{name}.safetensors")
+        setting = Setting(tuple(mine["layers"]), mine["span"], mine["operator"])
+        if config.controls == "full":
+            battery = load_battery(file, mine["controls"])
+        else:
+            battery = drawn_battery(written(vector, config.coef_unit), setting.layers, config.controls, config.seed)
+        grids.append(Grid(vector, setting, config.coef, battery, config.coef_unit, read_factors(mine)))
+    return grids
+
+
+def _record(config: Sweep, work: Work, folder: Path) -> dict[str, Any]:
+    """Choose a task's vector, setting and controls, write the first and the last, and give its entry of selection."""
+    task, lm = work.task, work.lm
+    selection = choose(config, task, lm)
+    selection.vector.save(folder / f"vector-{task.name}.safetensors")
+    record: dict[str, Any] = {**selection.record(), **_about(config, task, lm), "coef_unit": config.coef_unit}
+    vector, layers = written(selection.vector, config.coef_unit), selection.setting.layers
+    battery = Battery()
+    if config.controls == "full":
+        contrast = selection.candidates[selection.chosen].source.contrast
+        battery = full_battery(lm, task, vector, layers, work.pairs, contrast, config.pairs, config.seed)
+        battery.save(folder / f"controls-{task.name}.safetensors")
+        record["controls"] = battery.record(vector)
+        for name, reason in battery.absent.items():
+            tqdm.write(f"{task.name}: control {name} is absent: {reason}", file=sys.stderr)
+    elif config.coef_unit == "kl":
+        battery = drawn_battery(vector, layers, config.controls, config.seed)
+    pairs = task.pairs("validation", config.validation, config.seed)
+    grid = Grid(selection.vector, selection.setting, config.coef, battery, config.coef_unit)
+    grid, factors = calibrated(grid, lm, task, pairs)
+    usable = usable_on(lm, task, pairs, grid.correction(), grid.setting, selection.well_formed)
+    return record | factors | usable
 
 
 def _given(config: Sweep, vector: SteeringVector) -> Source:
@@ -203,7 +250,12 @@ def choose(config: Sweep, task: Task, lm: LanguageModel) -> Selection:
         layers = [(k,) for k in range(max(lm.n_layers - 1, 1))]
     pairs = task.pairs("validation", config.validation, config.seed)
     ends = (min(config.coef), max(config.coef))
-    return select(lm, task, found, sources, [config.layers] if config.layers else layers, pairs, ends, config.operator)
+    layers = [config.layers] if config.layers else layers
+    factor: Factor | None = Calibration(lm, task, pairs).coef if config.coef_unit == "kl" else None
+    scaled = {key: written(vector, config.coef_unit) for key, vector in found.items()}
+    selection = select(lm, task, scaled, sources, layers, pairs, ends, config.operator, factor)
+    source = selection.candidates[selection.chosen].source
+    return replace(selection, vector=found[source.contrast, source.read])
 
 
 def _about(config: Sweep, task: Task, lm: LanguageModel) -> dict[str, Any]:
@@ -218,59 +270,6 @@ def _about(config: Sweep, task: Task, lm: LanguageModel) -> dict[str, Any]:
     except UserError as error:
         return about | {"gate": None, "gate_absent": str(error)}
     return about | {"gate": gate(lm, task, config.pairs, config.items, config.seed)}
-
-
-def _cells(config: Sweep, vector: SteeringVector, setting: Setting) -> list[Cell]:
-    """The unsteered cell, then every direction at every coefficient but 0."""
-    controls = random_controls(vector, setting.layers, config.controls, config.seed)
-    coefs = sorted({c for c in config.coef if c != 0})
-    cells = [Cell("none", 0.0), *(Cell("correction", c, vector) for c in coefs)]
-    return cells + [Cell(name, c, control) for name, control in controls.items() for c in coefs]
-
-
-def _edits(config: Sweep, work: Work, vector: SteeringVector, setting: Setting, folder: RunFolder, before: int) -> int:
-    """Append the task's rows of edits.jsonl, `before` rows in; returns the rows there are after them."""
-    task, lm, pairs = work.task, work.lm, work.pairs
-    cells = _cells(config, vector, setting)
-    unsteered: list[list[int]] = []
-    for i, cell in enumerate(tqdm(cells, desc=f"{task.name}: correct", unit="cell")):
-        start = before + i * len(pairs)
-        missing = start + len(pairs) - max(folder.count("edits"), start)
-        if missing <= 0:
-            continue
-        rows = correct(lm, task, pairs, cell, setting)
-        unsteered = unsteered or unsteered_tokens(lm, task, pairs)
-        folder.append("edits", with_kl(lm, pairs, rows, unsteered, cell, setting)[len(pairs) - missing :])
-    return before + len(cells) * len(pairs)
-
-
-def _loops(config: Sweep, work: Work, vector: SteeringVector, setting: Setting, folder: RunFolder, before: int) -> int:
-    """Append the task's rows of alignments.jsonl: the upstream alone, then the loop at every coefficient."""
-    task, problems, upstream = work.task, work.problems, work.upstream
-    if upstream is None:
-        return before
-    coefs = sorted({c for c in config.coef if c != 0})
-    cells = [Cell("upstream", 0.0), Cell("none", 0.0), *(Cell("correction", c, vector) for c in coefs)]
-    for i, cell in enumerate(tqdm(cells, desc=f"{task.name}: align", unit="cell")):
-        start = before + i * len(problems)
-        missing = start + len(problems) - max(folder.count("alignments"), start)
-        if missing <= 0:
-            continue
-
-        def steer(live: list[int], cell: Cell = cell) -> Any:
-            return intervention(cell, setting, len(live))
-
-        answers = align(
-            problems,
-            upstream,
-            None if cell.direction == "upstream" else work.lm,
-            task=task,
-            mode="upstream" if cell.direction == "upstream" else "stream",
-            steer=steer if cell.vector is not None else None,
-        )
-        rows = [{"task": task.name, "coef": cell.coef, "direction": cell.direction, **a.row()} for a in answers]
-        folder.append("alignments", rows[len(problems) - missing :])
-    return before + len(cells) * len(problems)
 
 
 if __name__ == "__main__":

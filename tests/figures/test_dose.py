@@ -101,6 +101,47 @@ def test_edit_ratio_lines_bands_and_fit_are_the_data(data: tuple[pd.DataFrame, d
         assert [shade.get_x() for shade in shades] == [1.5]
 
 
+def with_battery(data: tuple[pd.DataFrame, dict[str, Any]]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The run's own numbers with all families of controls and a null band added to dialogue."""
+    summary, statistics = data
+    own = select(summary, task="dialogue", direction="random-00")
+    named = ("shuffled-00", "shuffled-01", "length", "without-length", "wrong-layer", "other-layer")
+    extra = [own.assign(direction=name, edit_ratio=own["edit_ratio"] + 0.1 * i) for i, name in enumerate(named)]
+    prompt = select(own, coef=0.0).assign(direction="prompt-copy", edit_ratio=0.123)
+    table = pd.concat([select(summary, task="dialogue"), *extra, prompt], ignore_index=True)
+    band = {"coef": list(COEFS), "low": [0.5, 0.6, 0.7, 0.6, 0.5], "high": [1.5, 1.4, 1.3, 1.4, 1.5], "n": 25}
+    numbers = {**statistics["tasks"]["dialogue"], "null_band": band, "usable_from": "validation", "coef_unit": "kl"}
+    return table, {**statistics, "tasks": {"dialogue": numbers}}
+
+
+def test_the_null_band_and_every_named_control_are_drawn_and_told_apart(
+    data: tuple[pd.DataFrame, dict[str, Any]],
+) -> None:
+    table, statistics = with_battery(data)
+    figure = draw(table, statistics)
+    ax, lines = figure.axes[0], plotted(figure.axes[0])
+    band = next(c for c in ax.collections if c.get_gid() == "null-band")
+    corners = {(x, round(y, 6)) for x, y in band.get_paths()[0].vertices}
+    expected = statistics["tasks"]["dialogue"]["null_band"]
+    assert corners == {*zip(COEFS, expected["low"], strict=True), *zip(COEFS, expected["high"], strict=True)}
+    assert not any(name.startswith("random") for name in lines)  # the band stands for them
+    for name in ("shuffled-00", "shuffled-01", "length", "without-length", "wrong-layer", "other-layer"):
+        assert lines[name] == (list(COEFS), select(table, direction=name)["edit_ratio"].tolist())
+    assert lines["prompt-copy"][1] == [0.123, 0.123]
+    looks = {str(line.get_gid()): (line.get_color(), line.get_linestyle()) for line in ax.lines}
+    assert looks["shuffled-00"] == looks["shuffled-01"]
+    families = ("shuffled-00", "length", "without-length", "wrong-layer", "other-layer", "prompt-copy")
+    assert len({(looks[name][0], str(looks[name][1])) for name in families}) == 6
+    legend = ax.get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[:2] == ["correction vector", "line fit"]
+    assert labels.count("shuffled labels") == 1 and "25 null directions, 95 %" in labels and "prompt: copy" in labels
+    assert "nats of KL" in figure.axes[-1].get_xlabel()
+    footer = figure.get_supxlabel().replace("\n", " ")
+    assert "of validation corrections" in footer and "Grey: 2.5 to 97.5 %" in footer
+
+
 def test_rates_without_labels_are_not_drawn(data: tuple[pd.DataFrame, dict[str, Any]]) -> None:
     summary, _ = data
     axes = draw(*data).axes

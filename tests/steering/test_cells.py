@@ -10,6 +10,7 @@ from corrector.decoding import decode
 from corrector.errors import UserError
 from corrector.tasks.base import Pair
 from steering.cells import Cell, Setting, correct, intervention, mean, unsteered_tokens, with_kl
+from steering.collapse import collapse
 from steering.interventions import steer
 
 NONE = Cell("none", 0.0)
@@ -128,3 +129,43 @@ def test_mean_refuses_rows_that_lack_the_column():
     assert math.isclose(mean([{"x": True}, {"x": 0.5}], "x"), 0.75)
     with pytest.raises(TypeError):
         mean([{"x": 1.0}, {"x": None}], "x")
+
+
+def test_a_factor_and_layers_of_its_own_replace_the_coefficient_and_the_settings_layers(
+    dialogue_lm, task, pairs, dialogue_vector
+):
+    plain = Cell("correction", 20.0, dialogue_vector)
+    other = Cell("correction", 0.5, dialogue_vector, layers=(1,), factor=20.0, dose=3.25)
+    expected = correct(dialogue_lm, task, pairs, plain, Setting((1,), "prompt_last"))
+    got = correct(dialogue_lm, task, pairs, other, AT_LAST)
+    assert [r["correction"] for r in got] == [r["correction"] for r in expected]
+    assert all((r["coef"], r["layers"], r["dose"], r["applied"]) == (0.5, [1], 3.25, 1) for r in got)
+    tokens = unsteered_tokens(dialogue_lm, task, pairs)
+    kls = [
+        [r["kl"] for r in with_kl(dialogue_lm, pairs, rows, tokens, cell, setting)]
+        for rows, cell, setting in ((expected, plain, Setting((1,), "prompt_last")), (got, other, AT_LAST))
+    ]
+    assert kls[0] == kls[1]
+
+
+def test_every_row_has_its_dose_and_its_collapse(dialogue_lm, task, pairs, dialogue_vector):
+    for row in correct(dialogue_lm, task, pairs, NONE, AT_LAST):
+        assert row["dose"] == 0.0
+        assert row["collapse"] == collapse(row["correction"], row["ended"], row["well_formed"])
+        assert (row["collapse"] == "none") <= (row["well_formed"] and row["ended"])
+    for row in correct(dialogue_lm, task, pairs, Cell("correction", 1.0, dialogue_vector), AT_LAST):
+        assert row["dose"] is None  # the vector's card knows no norm of the model
+
+
+def test_a_prompt_baseline_changes_the_prompt_and_neither_the_question_of_its_row_nor_the_judge(
+    dialogue_lm, task, pairs
+):
+    cell = Cell("prompt-copy", 0.0, instruction="Copy the whole sentence word for word.")
+    rows = correct(dialogue_lm, task, pairs, cell, AT_LAST)
+    asked = [dialogue_lm.encode(f"{p.question} {cell.instruction}", p.prefix, p.last) for p in pairs]
+    outputs = decode(dialogue_lm, asked, max_new_tokens=task.max_sentence_tokens)
+    assert [r["correction"] for r in rows] == [dialogue_lm.decode(list(o.ids)) for o in outputs]
+    assert [r["question"] for r in rows] == [p.question for p in pairs]
+    rows = with_kl(dialogue_lm, pairs, rows, unsteered_tokens(dialogue_lm, task, pairs), cell, AT_LAST)
+    # its divergence would be between two prompts, and it has no dose
+    assert all((r["kl"], r["dose"], r["applied"]) == (None, None, 0) for r in rows)

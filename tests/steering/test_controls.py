@@ -1,10 +1,25 @@
 import dataclasses
 import itertools
+import json
 
 import pytest
 import torch
 
-from steering.controls import random_controls
+from corrector import tasks
+from corrector.errors import UserError
+from probes.capture import Activations
+from probes.contrasts import INSTRUCTIONS
+from steering.controls import (
+    battery,
+    full_battery,
+    length_controls,
+    load_battery,
+    orthogonal_controls,
+    other_layers,
+    random_controls,
+    shuffled_controls,
+)
+from steering.controls.drawn import seeded
 from steering.vectors import SteeringVector
 
 
@@ -58,3 +73,119 @@ def test_controls_are_nearly_orthogonal_on_average(vector):
         # the cosine of isotropic directions in d dimensions has mean 0 and standard deviation 1/sqrt(d) = 0.0625
         assert abs(float(cosines.mean())) < 0.04
         assert 0.045 < float(cosines.std()) < 0.08
+
+
+def planted(signal, n=400, d=64, seed=0, length_axis=False):
+    """Pairs of classes `signal` apart on axis 0; where asked, axis 1 carries the item's own length."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(10, 60, (2 * n,), generator=g)
+    h = torch.randn(2 * n, d, generator=g)
+    h[:n, 0] += signal
+    if length_axis:
+        h[:, 1] += 0.2 * (lengths - 35)
+    ids = tuple(f"p{i}" for i in range(n))
+    pos, neg = (Activations(part[:, None], (2,), "resid_post", "prompt_last", ids) for part in (h[:n], h[n:]))
+    v = SteeringVector(
+        {2: h[:n].mean(0) - h[n:].mean(0)}, "diff_means", "resid_post", "prompt_last", "abc", "lab", "planted"
+    )
+    return v, pos, neg, lengths.tolist()
+
+
+def cosine(a, b):
+    return float(torch.cosine_similarity(a, b, dim=0))
+
+
+def test_orthogonal_controls_are_orthogonal_of_equal_norm_and_of_no_order(vector):
+    few, many = orthogonal_controls(vector, (1, 3), 2, seed=0), orthogonal_controls(vector, (3, 1), 5, seed=0)
+    assert list(many) == [f"orthogonal-{i:02d}" for i in range(5)]
+    for name, layer in itertools.product(few, (1, 3)):
+        assert torch.equal(few[name][layer], many[name][layer])
+    for control, layer in itertools.product(many.values(), (1, 3)):
+        assert abs(cosine(control[layer], vector.at(layer))) < 1e-6
+        assert float(control[layer].norm()) == pytest.approx(float(vector.at(layer).norm()), rel=1e-5)
+    assert abs(cosine(many["orthogonal-00"][1], many["orthogonal-01"][1])) < 0.3
+
+
+def test_the_wrong_layer_is_the_farthest_but_the_last(vector):
+    # six blocks, of which the last is never a candidate; the fixture's vector has layers 0 to 3
+    found = other_layers(vector, (1,), 6)
+    assert list(found["wrong-layer"]) == [4] and torch.equal(found["wrong-layer"][4], vector.at(1))
+    assert "other-layer" not in found
+    found = other_layers(vector, (3,), 6)
+    assert list(found["wrong-layer"]) == [0] and list(found["other-layer"]) == [3]
+    other = found["other-layer"][3]
+    assert cosine(other, vector.at(0)) == pytest.approx(1.0)
+    assert float(other.norm()) == pytest.approx(float(vector.at(3).norm()), rel=1e-5)
+    assert list(other_layers(vector, (2,), 6)["wrong-layer"]) == [0]  # of two as far the lower
+
+
+def test_several_layers_pass_their_vectors_on_and_one_layer_alone_has_no_other(vector):
+    (moved,) = other_layers(vector, (0, 2, 3), 5).values()
+    assert list(moved) == [0, 2, 3]
+    assert all(torch.equal(moved[to], vector.at(of)) for to, of in ((2, 0), (3, 2), (0, 3)))
+    with pytest.raises(UserError, match="none but the last is left beside layer 0"):
+        other_layers(vector, (0,), 2)
+
+
+def test_shuffled_fits_are_chance_without_a_signal_and_the_vector_with_a_strong_one():
+    for signal, expected in ((0.0, False), (400.0, True)):
+        v, pos, neg, _ = planted(signal)
+        controls = shuffled_controls(v, pos, neg, (2,), 6, seed=0)
+        assert list(controls) == [f"shuffled-{i:02d}" for i in range(6)]
+        cosines = [abs(cosine(c[2], v.at(2))) for c in controls.values()]
+        assert min(cosines) > 0.8 if expected else max(cosines) < 0.5, cosines
+        for c in controls.values():
+            assert float(c[2].norm()) == pytest.approx(float(v.at(2).norm()), rel=1e-4)
+    again = shuffled_controls(v, pos, neg, (2,), 2, seed=0)
+    assert torch.equal(again["shuffled-01"][2], controls["shuffled-01"][2])
+    other_seed = shuffled_controls(v, pos, neg, (2,), 1, seed=1)["shuffled-00"][2]
+    assert not torch.equal(other_seed, controls["shuffled-00"][2])
+
+
+def test_a_shuffle_is_the_methods_own_fit_on_turned_pairs():
+    """Oracle: the mean of the differences with the signs of the coins, by hand."""
+    v, pos, neg, _ = planted(1.0, n=50)
+    coins = torch.rand(50, generator=seeded(0, "abc", "shuffled-00", "labels")) < 0.5
+    by_hand = ((pos.at(2) - neg.at(2)) * torch.where(coins, -1.0, 1.0)[:, None]).mean(0)
+    assert cosine(shuffled_controls(v, pos, neg, (2,), 1, 0)["shuffled-00"][2], by_hand) == pytest.approx(1.0)
+
+
+def test_the_length_direction_is_found_and_taken_out_of_the_vector():
+    v, pos, neg, lengths = planted(3.0, length_axis=True)
+    mixed = dataclasses.replace(v, directions={2: v.at(2) + 2 * torch.eye(64)[1]})
+    found = length_controls(mixed, pos, neg, lengths, (2,))
+    length, rest = found["length"][2], found["without-length"][2]
+    assert abs(cosine(length, torch.eye(64)[1])) > 0.95
+    assert float(length.norm()) == pytest.approx(float(mixed.at(2).norm()), rel=1e-5)
+    assert abs(cosine(rest, length)) < 1e-5 and cosine(rest, torch.eye(64)[0]) > 0.9
+    assert float(rest.norm()) < float(mixed.at(2).norm())  # what is left keeps its units
+    with pytest.raises(UserError, match="of one length"):
+        length_controls(mixed, pos, neg, [7] * len(lengths), (2,))
+
+
+def test_the_battery_has_what_can_be_made_says_what_is_absent_and_survives_the_disk(
+    dialogue_lm, dialogue_vector, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(battery, "RANDOM", 3)
+    monkeypatch.setattr(battery, "ORTHOGONAL", 2)
+    monkeypatch.setattr(battery, "SHUFFLED", 2)
+    task = tasks.get("dialogue")
+    arguments = (dialogue_lm, task, dialogue_vector, (0, 1), task.pairs("test", 3))
+    # a random model copies nothing, so the contrast by its own behaviour cannot be made, that of minimal pairs can
+    poor = full_battery(*arguments, "copy_rewrite", 4, 0)
+    assert set(poor.absent) == {"shuffled", "length", "without-length", "prompt-rewrite"}
+    # the lexicon has the words of one instruction only
+    assert "' new' is not in this model's vocabulary" in poor.absent["prompt-rewrite"]
+    assert poor.prompts == {"prompt-copy": INSTRUCTIONS[1]}
+    rich = full_battery(*arguments, "minimal", 6, 0)
+    names = ["random-00", "random-01", "random-02", "orthogonal-00", "orthogonal-01", "shuffled-00", "shuffled-01"]
+    assert list(rich.directions)[:7] == names and "wrong-layer" in rich.directions
+    rich.save(tmp_path / "c.safetensors")
+    record = json.loads(json.dumps(rich.record(dialogue_vector)))
+    assert abs(record["directions"]["orthogonal-00"]["cosine"]) < 1e-6
+    again = load_battery(tmp_path / "c.safetensors", record)
+    assert list(again.directions) == list(rich.directions) and again.absent == rich.absent
+    assert again.prompts == rich.prompts
+    for name, by_layer in rich.directions.items():
+        assert list(again.directions[name]) == list(by_layer)
+        assert all(torch.equal(again.directions[name][k], v) for k, v in by_layer.items())

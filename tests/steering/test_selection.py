@@ -6,6 +6,7 @@ import torch
 from corrector.errors import UserError
 from corrector.tasks.dialogue import Dialogue
 from steering import selection
+from steering.cells import Cell, Setting
 from steering.selection import SOURCES, Source, select, vectors
 from steering.sweep import Sweep, choose
 from steering.vectors import SteeringVector
@@ -24,7 +25,7 @@ def vector(lm, layers=(0, 1, 2), card=None):
 def pick(tiny_lm, monkeypatch):
     """`pick(planted, coefs, layers, sources)`: the selection where (layer, write, coef) edits and is formed so."""
 
-    def run(planted, coefs=(-2.0, 2.0), layers=((0,), (1,), (2,)), sources=(READ,), card=None):
+    def run(planted, coefs=(-2.0, 2.0), layers=((0,), (1,), (2,)), sources=(READ,), card=None, factor=None):
         seen = []
 
         def correct(lm, task, pairs, cell, setting):
@@ -37,7 +38,7 @@ def pick(tiny_lm, monkeypatch):
 
         monkeypatch.setattr(selection, "correct", correct)
         found = {("copy_rewrite", "prompt_last"): vector(tiny_lm, card=card)}
-        return select(tiny_lm, Dialogue(), found, sources, layers, [], coefs), seen
+        return select(tiny_lm, Dialogue(), found, sources, layers, [], coefs, factor=factor), seen
 
     return run
 
@@ -109,6 +110,35 @@ def test_auroc_is_the_cards_and_none_without_one(pick):
 def test_sources_without_a_vector_are_left_out(pick):
     chosen, _ = pick(ends(0, 0.4, 0.6), layers=((0,),), sources=(Source("minimal", "last", "last"), READ))
     assert [c.source for c in chosen.candidates] == [READ]
+
+
+def test_a_candidate_that_no_factor_fits_is_left_out_and_counted(pick):
+    def factor(vector, setting, coef):
+        if setting.layers == (1,):
+            raise UserError("layer 1 reaches no such KL")
+        return 10 * coef
+
+    chosen, seen = pick({**ends(0, 0.4, 0.6), **ends(1, 0.0, 3.0), **ends(2, 0.3, 0.7)}, factor=factor)
+    assert chosen.setting.layers == (2,) and len(chosen.candidates) == 2
+    assert chosen.record()["left_out"] == ["layer 1 reaches no such KL"]
+    assert {s[2].layers for s in seen[1:]} == {(0,), (2,)}
+    with pytest.raises(UserError, match="layer 1 reaches"):
+        pick(ends(1, 0.0, 3.0), layers=((1,),), factor=factor)
+
+
+def test_the_usable_range_is_of_validation_and_measures_no_coefficient_twice(tiny_lm, monkeypatch):
+    formed, seen = {-4.0: 0, -1.0: 20, 1.0: 19, 4.0: 18}, []
+
+    def correct(lm, task, pairs, cell, setting):
+        seen.append(cell.coef)
+        return [{"well_formed": i < formed[cell.coef]} for i in range(20)]
+
+    monkeypatch.setattr(selection, "correct", correct)
+    cells = [Cell("none", 0.0), *(Cell("correction", c, {0: torch.ones(32)}) for c in (-4.0, -1.0, 1.0, 4.0))]
+    found = selection.usable_on(tiny_lm, Dialogue(), [], cells, Setting((0,), "prompt_last"), {0.0: 1.0, -4.0: 0.0})
+    assert seen == [-1.0, 1.0, 4.0] and found["usable"] == [-1.0, 0.0, 1.0]
+    shares = {row["coef"]: row["well_formed"] for row in found["validation"]}
+    assert shares == {-4.0: 0.0, -1.0: 1.0, 0.0: 1.0, 1.0: 0.95, 4.0: 0.9}
 
 
 class Watched(Dialogue):

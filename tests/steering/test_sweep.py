@@ -18,6 +18,8 @@ from corrector.decoding import decode
 from corrector.errors import run_cli
 from corrector.models import load
 from steering import sweep
+from steering.collapse import KINDS
+from steering.controls import battery
 from steering.sweep import Sweep, run
 from steering.vectors import SteeringVector
 
@@ -202,6 +204,41 @@ def rows_so_far(folder):
     return [line for line in (folder / "edits.jsonl").read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
+def test_all_controls_rounds_and_improvement_resume_to_the_same_bytes(config, tmp_path, undrawn, monkeypatch):
+    for name in ("RANDOM", "ORTHOGONAL", "SHUFFLED"):
+        monkeypatch.setattr(battery, name, 1)
+    changes = {"controls": "full", "rounds": "1:", "improve": True, "coef": (0.0, 1.5), "items": 2}
+    config = dataclasses.replace(config, **changes)
+    clean = run(dataclasses.replace(config, out=tmp_path / "clean"))
+    chosen = json.loads((clean / "selection.json").read_text())["dialogue"]
+    directions = chosen["controls"]["names"]
+    assert directions == ["random-00", "orthogonal-00", "wrong-layer"]
+    assert set(chosen["controls"]["absent"]) == {"shuffled", "length", "without-length", "prompt-rewrite"}
+    assert chosen["usable"] == [] and [v["coef"] for v in chosen["validation"]] == [0.0, 1.5]
+    expected = [("none", 0.0), *((d, 1.5) for d in ("correction", *directions)), ("prompt-copy", 0.0)]
+    edits = rows(clean, "edits")
+    assert [(r["direction"], r["coef"]) for r in edits] == [cell for cell in expected for _ in range(2)]
+    assert all(r["kl"] is None for r in edits if r["direction"] == "prompt-copy")
+    assert all(r["collapse"] in KINDS for r in edits)
+    # the vector's card knows no norm of the model, and a run without one says None, never 0
+    assert {r["dose"] for r in edits} == {0.0, None}
+    tried, test = rows(clean, "validation"), rows(clean, "alignments")
+    assert [(r["direction"], r["coef"]) for r in tried[::PROBLEMS]] == [("none", 0.0), ("correction", 1.5)]
+    assert not {r["question"] for r in tried} & {r["question"] for r in test}
+    # the first round is not steered, so that its corrections are the unsteered loop's
+    first = {d: [r["rounds"][:1] for r in test if r["direction"] == d] for d in ("none", "correction")}
+    assert first["none"] == first["correction"] and any(first["none"])
+    for cut in ("edits", "validation"):
+        folder = shutil.copytree(clean, tmp_path / cut)
+        (folder / "DONE").unlink()
+        lines = (clean / f"{cut}.jsonl").read_bytes().splitlines(keepends=True)
+        (folder / f"{cut}.jsonl").write_bytes(b"".join(lines[:3]) + lines[3][:30])
+        (folder / "alignments.jsonl").unlink()
+        run(dataclasses.replace(config, out=folder))
+        for file in ("edits.jsonl", "validation.jsonl", "alignments.jsonl", "DONE", "selection.json"):
+            assert (folder / file).read_bytes() == (clean / file).read_bytes(), (cut, file)
+
+
 def test_without_a_vector_it_extracts_one_and_without_problems_runs_no_loop(config, tmp_path, undrawn):
     changes = {"vector": None, "layers": (), "span": "output", "controls": 0, "problems": 0, "upstream": ""}
     out = run(dataclasses.replace(config, **changes, out=tmp_path / "run"))
@@ -272,6 +309,17 @@ MISTAKES = {
     "coef infinite": ("--task dialogue --corrector {m} --coef -inf 1", "coef=-inf is not finite"),
     "one coef": ("--task dialogue --corrector {m} --coef 1", "is no range"),
     "too few items": ("--task dialogue --corrector {m} --items 1", "items=1 is below 2"),
+    "controls below 0": ("--task dialogue --corrector {m} --controls -1", "controls=-1 is below 0"),
+    "rounds that are none": ("--task dialogue --corrector {m} --rounds 2:1", "rounds='2:1' is no range of rounds"),
+    "rounds of no loop": ("--task dialogue --corrector {m} --rounds 0:1 --problems 0", "--rounds is about the align"),
+    "improve without a loop": (
+        "--task dialogue --corrector {m} --improve --problems 0",
+        "--improve is about the align",
+    ),
+    "norms that the card lacks": (
+        "--task dialogue --corrector {m} --vector {d}/own.safetensors --coef-unit norm --items 2 --problems 0",
+        "no mean_norm of layer 0",
+    ),
     "more items than there are": ("--task dialogue --corrector {m} --items 99999", "99999 problems of split 'test'"),
     "malformed line": ("--task jsonl --data {d}/malformed.jsonl --corrector {m}", "malformed.jsonl:2: no JSON"),
     "missing field": ("--task jsonl --data {d}/short.jsonl --corrector {m}", "short.jsonl:2: field 'correction' is"),
@@ -317,7 +365,7 @@ def test_a_users_mistake_is_one_line_exit_code_2_and_no_run_folder(files, comman
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", ["--coef one two", "--operator multiply", "--itmes 3"])
+@pytest.mark.parametrize("arguments", ["--coef one two", "--operator multiply", "--itmes 3", "--controls all"])
 def test_a_flag_that_does_not_parse_exits_with_2(command, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     code, said = command(arguments.split())
