@@ -61,6 +61,11 @@ class Candidate:
     def usable(self) -> bool:
         return min(self.well_formed) >= WELL_FORMED
 
+    @property
+    def span(self) -> float:
+        """How far the ends lie apart: edit_ratio[1] - edit_ratio[0]."""
+        return self.edit_ratio[1] - self.edit_ratio[0]
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -133,7 +138,8 @@ def select(
     """Steer validation pairs at both ends of the coefficients with every source and layer; take the longest reach.
 
     Copying ends every reach at the unsteered ratio, so many tie: of those within TIE of the longest, the one that
-    spans most, edit_ratio[1] - edit_ratio[0], is taken. Usable candidates go first: at least WELL_FORMED of their
+    spans most, edit_ratio[1] - edit_ratio[0], is taken; where that ties too, as when nothing moves, the one that
+    separates best (AUROC). Usable candidates go first: at least WELL_FORMED of their
     corrections stay well-formed at both ends. Where none is usable, the one that keeps most well-formed is taken, and
     `usable_on_validation` says so. With `factor`, candidates for which it raises UserError are left out with a line;
     that error is raised where it leaves none.
@@ -166,7 +172,7 @@ def select(
     if usable:
         longest = max(candidates[i].reach for i in usable)
         tied = [i for i in usable if candidates[i].reach >= longest - TIE * abs(longest)]
-        best = max(tied, key=lambda i: candidates[i].edit_ratio[1] - candidates[i].edit_ratio[0])
+        best = max(tied, key=lambda i: (candidates[i].span, candidates[i].auroc or 0.0))
     else:
         best = max(range(len(candidates)), key=lambda i: min(candidates[i].well_formed))
     winner = candidates[best]

@@ -70,8 +70,8 @@ class Sweep:
     away from the logits, where any direction moves tokens)."""
     span: str = ""
     """Tokens to steer (prompt_last, output, last, prompt_last+output, ...); empty: chosen on validation."""
-    operator: Literal["add", "ablate"] = "add"
-    """What is done to the residual stream."""
+    operator: Literal["add", "ablate", "rotate"] = "add"
+    """What is done to the residual stream: move along the vector, take a fraction of it out, or turn by radians."""
     controls: int | Literal["full"] = 5
     """Random directions of equal norm, swept like the vector itself; full: 20 of them, 5 orthogonal to the vector, 5
     fits on shuffled labels, length, the vector without length, other layers, and prompts to copy or to rewrite."""

@@ -63,6 +63,13 @@ def test_among_nearly_equal_reaches_the_widest_span_wins(pick):
     assert [c.reach for c in chosen.candidates] == pytest.approx([0.4, 0.37, 0.3])
 
 
+def test_where_nothing_moves_the_layer_that_separates_best_is_taken(pick):
+    still = {k: v for layer in (0, 1, 2) for k, v in ends(layer, UNSTEERED, UNSTEERED).items()}
+    card = {"layers": {str(k): {"auroc": a, "dose": 0.1} for k, a in enumerate((0.5, 0.7, 0.6))}}
+    assert pick(still, card=card)[0].setting.layers == (1,)
+    assert pick(still)[0].setting.layers == (0,)
+
+
 def test_a_candidate_that_breaks_the_text_is_passed_over_however_far_it_reaches(pick):
     chosen, _ = pick({**ends(0, 0.0, 5.0, formed=(4, 3)), **ends(1, 0.4, 0.6), **ends(2, 0.0, 5.0, formed=(3, 4))})
     assert chosen.setting.layers == (1,)
