@@ -31,7 +31,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from corrector.environment import environment
-from corrector.errors import run_cli
+from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel
 from corrector.prompts import template
 from probes.backends import BACKENDS, pad
@@ -256,6 +256,9 @@ def _text(found: dict[str, float], form: str = ".2f") -> str:
 
 
 def main(config: Bench) -> None:
+    """Measure, show, and write where asked."""
+    if (least := min(config.d, config.layers, config.rows, config.tokens, config.rounds, *config.batches)) < 1:
+        raise UserError(f"a size or number of rounds is {least}; give 1 or more")
     record = measure(config)
     show(record, Console())
     if config.out:

@@ -112,6 +112,7 @@ def run(config: Map) -> Path:
 
     Raises UserError for all that can be seen to fail before anything is written.
     """
+    check(config)
     out = Path("runs") / default_name("map", config) if config.out == Path() else config.out
     work = None if (out / "DONE").exists() else prepare(config)
     with RunFolder(out, config, config.device) as folder:
@@ -126,8 +127,8 @@ def run(config: Map) -> Path:
     return out
 
 
-def prepare(config: Map) -> Work:
-    """Load the model and draw the pairs; UserError for a configuration that cannot run."""
+def check(config: Map) -> None:
+    """Raise UserError for a configuration that cannot run, whatever the model."""
     for name, least in (("band", 1), ("controls", 0), ("items", 2), ("validation", 2), ("pairs", 2)):
         if (value := getattr(config, name)) < least:
             raise UserError(f"{name}={value} is below {least}; choose --{name} {least} or more")
@@ -138,6 +139,10 @@ def prepare(config: Map) -> Work:
     for span in (config.read, config.span):
         check_span(span)
     operator_named(config.operator)
+
+
+def prepare(config: Map) -> Work:
+    """Load the model and draw the pairs; UserError where they do not fit the configuration."""
     task = tasks.get(config.task, config.data)
     lm = load(config.corrector, config.template, config.device)
     layers = tuple(sorted(config.layers)) or tuple(range(lm.n_layers))

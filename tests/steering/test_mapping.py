@@ -208,3 +208,10 @@ def test_mistakes_cost_no_run(config, change, said, tmp_path):
     with pytest.raises(UserError, match=said):
         run(dataclasses.replace(config, out=tmp_path / "never", **change))
     assert not (tmp_path / "never").exists()
+
+
+def test_a_coefficient_that_is_no_number_is_said_before_a_run_is_named(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="not finite"):
+        run(dataclasses.replace(config, coef=(float("inf"),), out=Path()))
+    assert not (tmp_path / "runs").exists()
