@@ -177,10 +177,12 @@ def more_layers(math: Row, qa: Row) -> Verdict:
             where = "no layer's" if row["saturation"] is None else f"in {lost:.0%} of the resamples no layer's"
             known = f"so where {row['task']} decides is not known (largest {max(row['value']):.2f})"
             return Verdict(claim, None, f"{where} AUROC of {row['task']} is above the band of chance, {known}")
-    depths = [(_beyond(row["saturation_draws"], n := len(row["value"])) + 1) / n for row in (math, qa)]
+    # From 0, the first layer, to 1, the last, so that the first layers of models of unlike depth tie.
+    last = [max(len(row["value"]) - 1, 1) for row in (math, qa)]
+    depths = [_beyond(row["saturation_draws"], len(row["value"])) / k for row, k in zip((math, qa), last, strict=True)]
     # All pairs of draws, since neither run's resamples know of the other's.
     low, high = np.quantile(np.subtract.outer(*depths), [0.025, 0.975])
-    gap = (math["saturation"] + 1) / len(math["value"]) - (qa["saturation"] + 1) / len(qa["value"])
+    gap = math["saturation"] / last[0] - qa["saturation"] / last[1]
     reason = (
         f"AUROC saturates at {_layer(math, 'saturation')} of {len(math['value'])} in {math['task']}, at "
         f"{_layer(qa, 'saturation')} of {len(qa['value'])} in {qa['task']}; "
