@@ -24,11 +24,11 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 
-## redraw the figure of every run in runs/
+## redraw the figures of the shipped runs, and of every sweep in runs/
 figures: $(READY)
-	@found=0; for run in runs/*/edits.jsonl; do [ -f "$$run" ] || continue; found=1; \
-	  $(PY) -m figures.dose "$$(dirname $$run)" || exit 1; done; \
-	[ $$found = 1 ] || { echo "no runs yet: make sweep first" >&2; exit 2; }
+	@for run in figures/runs/scan-*; do $(PY) -m figures.scan "$$run" || exit 1; done
+	@for run in figures/runs/fig8-* runs/sweep-*; do [ -f "$$run/DONE" ] || continue; \
+	  $(PY) -m figures.dose "$$run" || exit 1; done
 
 ## retrain every shipped reference, one after the other (hours on one core: the cards say minutes; gsm8k needs DATA=folder)
 reference: $(READY)

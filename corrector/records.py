@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import lzma
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -155,15 +156,25 @@ def default_name(verb: str, config: Any) -> str:
 def read_rows(run: Path, name: str) -> list[dict[str, Any]]:
     """Rows of a run that may still be going on: an unfinished last line is left out, and nothing is written.
 
-    Empty when there is no `<name>.jsonl`; UserError when a line before the end is damaged.
+    Those of an archived run (`corrector.archive`) too, if they are the rows that its DONE names. Empty when there is no
+    such file; UserError when a line before the end is damaged.
     """
     file = run / f"{name}.jsonl"
-    return _complete_rows(file)[0] if file.exists() else []
+    packed = run / f"{name}.jsonl.xz"
+    if file.exists() or not packed.exists():
+        return _complete_rows(file)[0] if file.exists() else []
+    try:
+        data = lzma.decompress(packed.read_bytes())
+    except lzma.LZMAError as error:
+        raise UserError(f"{packed} cannot be unpacked ({error}); restore it, or run its command again") from error
+    if hashlib.sha256(data).hexdigest() != read_json(run, "DONE", "")[name]["sha256"]:
+        raise UserError(f"{packed} holds other rows than {run / 'DONE'} names; restore it, or run its command again")
+    return [json.loads(line) for line in data.splitlines()]
 
 
-def read_json(run: Path, name: str) -> dict[str, Any]:
+def read_json(run: Path, name: str, suffix: str = ".json") -> dict[str, Any]:
     """`<name>.json` of a run; empty when there is no such file."""
-    file = run / f"{name}.json"
+    file = run / f"{name}{suffix}"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
