@@ -11,7 +11,7 @@ from corrector.decoding import decode
 from corrector.metrics import edit
 from corrector.models import LanguageModel
 from corrector.prompts import Encoded
-from corrector.scoring import kl_per_token
+from corrector.scoring import Plain, kl_per_token
 from corrector.tasks.base import Pair, Task
 from steering.collapse import collapse
 from steering.interventions import Intervention, Vector, make_bank
@@ -123,15 +123,17 @@ def with_kl(
     unsteered: Sequence[Sequence[int]],
     cell: Cell,
     setting: Setting,
+    plain: Plain | None = None,
 ) -> list[dict[str, Any]]:
     """Add `kl`: nats a token of KL(unsteered ‖ steered), teacher-forced on the tokens of `unsteered_tokens`.
 
-    None for a prompt baseline, whose prompt is another.
+    None for a prompt baseline, whose prompt is another. `plain`, at first empty, spares the cells of the same pairs
+    the unsteered forward.
     """
     steering = intervention(cell, setting, len(pairs))
     if steering is None:
         return [{**row, "kl": None if cell.instruction else 0.0} for row in rows]
-    kl = kl_per_token(lm, prompts_of(lm, pairs), unsteered, steering)
+    kl = kl_per_token(lm, prompts_of(lm, pairs), unsteered, steering, plain=plain)
     return [{**row, "kl": value} for row, value in zip(rows, kl, strict=True)]
 
 

@@ -12,6 +12,7 @@ from corrector.errors import UserError
 from corrector.loop import align
 from corrector.models import LanguageModel
 from corrector.records import RunFolder
+from corrector.scoring import Plain
 from corrector.tasks.base import Pair, Problem, Task
 from corrector.upstreams import Upstream
 from steering.cells import Cell, correct, intervention, unsteered_tokens, with_kl
@@ -37,6 +38,7 @@ def edit_rows(folder: RunFolder, task: Task, lm: LanguageModel, pairs: Sequence[
     """Append the task's rows of edits.jsonl, `before` rows in; returns the rows there are after them."""
     cells = [*grid.correction(), *grid.controls()]
     unsteered: list[list[int]] = []
+    plain: Plain = {}
     for i, cell in enumerate(tqdm(cells, desc=f"{task.name}: correct", unit="cell")):
         start = before + i * len(pairs)
         missing = start + len(pairs) - max(folder.count("edits"), start)
@@ -44,7 +46,8 @@ def edit_rows(folder: RunFolder, task: Task, lm: LanguageModel, pairs: Sequence[
             continue
         rows = correct(lm, task, pairs, cell, grid.setting)
         unsteered = unsteered or unsteered_tokens(lm, task, pairs)
-        folder.append("edits", with_kl(lm, pairs, rows, unsteered, cell, grid.setting)[len(pairs) - missing :])
+        rows = with_kl(lm, pairs, rows, unsteered, cell, grid.setting, plain)
+        folder.append("edits", rows[len(pairs) - missing :])
     return before + len(cells) * len(pairs)
 
 
