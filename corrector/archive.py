@@ -40,6 +40,10 @@ def archive(config: Archive) -> Path:
     if config.out.exists():
         raise UserError(f"{config.out} exists and is kept; choose another folder")
     done = json.loads((config.run / "DONE").read_text(encoding="utf-8"))
+    if lost := sorted(name for name in done if not (config.run / f"{name}.jsonl").is_file()):
+        raise UserError(
+            f"{config.run} lacks {lost[0]}.jsonl, which its DONE names; delete it and run its command again"
+        )
     half = config.out.with_name(config.out.name + ".part")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)

@@ -167,7 +167,7 @@ def read_rows(run: Path, name: str) -> list[dict[str, Any]]:
         data = lzma.decompress(packed.read_bytes())
     except lzma.LZMAError as error:
         raise UserError(f"{packed} cannot be unpacked ({error}); restore it, or run its command again") from error
-    if hashlib.sha256(data).hexdigest() != read_json(run, "DONE", "")[name]["sha256"]:
+    if hashlib.sha256(data).hexdigest() != read_json(run, "DONE", "").get(name, {}).get("sha256"):
         raise UserError(f"{packed} holds other rows than {run / 'DONE'} names; restore it, or run its command again")
     return [json.loads(line) for line in data.splitlines()]
 

@@ -45,6 +45,9 @@ def test_a_changed_number_is_seen(run, tmp_path):
     (out / "edits.jsonl.xz").write_bytes(lzma.compress(rows))
     with pytest.raises(UserError, match="other rows than"):
         read_rows(out, "edits")
+    (out / "DONE").write_text("{}")
+    with pytest.raises(UserError, match="other rows than"):
+        read_rows(out, "edits")
     (out / "edits.jsonl.xz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="cannot be unpacked"):
         read_rows(out, "edits")
@@ -55,6 +58,9 @@ def test_mistakes_cost_nothing(run, tmp_path, monkeypatch, capsys):
         archive(Archive(run, run))
     (run / "edits.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     with pytest.raises(UserError, match="changed after"):
+        archive(Archive(run, tmp_path / "small"))
+    (run / "edits.jsonl").unlink()
+    with pytest.raises(UserError, match=r"lacks edits\.jsonl"):
         archive(Archive(run, tmp_path / "small"))
     (run / "DONE").unlink()
     monkeypatch.setattr(sys, "argv", ["archive", str(run), str(tmp_path / "small")])
