@@ -15,6 +15,7 @@ from corrector.decoding import check_request
 from corrector.errors import UserError
 from corrector.models import LanguageModel, load
 from corrector.records import RunFolder, default_name
+from corrector.scoring import Plain
 from corrector.tasks.base import Pair, Split, Task, check_disjoint
 from probes.directions import Method
 from steering.bands import Row, bands, choose, dose, means
@@ -212,7 +213,8 @@ def _measure(config: Map, work: Work, folder: RunFolder, split: Split, cells: Se
     """
     lm, task = work.lm, work.task
     pairs = work.test if split == "test" else work.validation
-    plain: list[list[int]] = []
+    unsteered: list[list[int]] = []
+    plain: Plain = {}
     for i, spot in enumerate(tqdm(cells, desc=f"{task.name}: {split}", unit="cell")):
         start = before + i * len(pairs)
         missing = start + len(pairs) - max(folder.count("edits"), start)
@@ -221,8 +223,8 @@ def _measure(config: Map, work: Work, folder: RunFolder, split: Split, cells: Se
         cell, setting = Cell(spot.direction, spot.coef, spot.vector), Setting(spot.layers, config.span, config.operator)
         rows = correct(lm, task, pairs, cell, setting)
         if split == "test":
-            plain = plain or unsteered_tokens(lm, task, pairs)
-            rows = with_kl(lm, pairs, rows, plain, cell, setting)
+            unsteered = unsteered or unsteered_tokens(lm, task, pairs)
+            rows = with_kl(lm, pairs, rows, unsteered, cell, setting, plain)
         folder.append("edits", [{"split": split, "kl": None, **row} for row in rows[-missing:]])
     return before + len(cells) * len(pairs)
 
