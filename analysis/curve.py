@@ -22,6 +22,7 @@ from analysis.lines import (
     changes_lines,
     coefficient,
     collapse_line,
+    condition_line,
     controls_line,
     gate_line,
     improvement_lines,
@@ -29,6 +30,7 @@ from analysis.lines import (
     prompts_line,
     shuffled_line,
     statistics_line,
+    unsteered_line,
 )
 from analysis.nulls import is_null
 from analysis.summary import CORRECTION, UPSTREAM, load_records, outcomes, select, summarise
@@ -67,6 +69,8 @@ def report(run: str | Path, console: Console | None = None) -> tuple[pd.DataFram
         console.print(task_table(table, task, numbers))
         mine = select(table, task=task)
         for text in (
+            condition_line(numbers.get("condition"), select(mine, direction=CORRECTION)),
+            unsteered_line(mine),
             statistics_line(numbers),
             controls_line(numbers),
             shuffled_line(numbers),

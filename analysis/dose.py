@@ -33,7 +33,8 @@ def dose_statistics(run: str | Path | Records, table: pd.DataFrame | None = None
     `slope` is edit ratio per unit of coef, and `slope_all`, `r2_all` are those over all coefficients. Null slopes are
     taken over the same coefficients; where the controls were run on fewer, `ratio`, `z` and `p` compare slopes on the
     `compared` ones. `item_slopes` are in the items' order; `wrong_way` is the share that is negative, `unmoved` that of
-    0. What cannot be computed is None.
+    0. Of an operator of which coefficient 0 steers too, `operator` is told, and `unsteered` is of rows of their own;
+    `condition` is the sweep's gate, where it had one. What cannot be computed is None.
     """
     records = run if isinstance(run, Records) else load_records(run)
     table = summarise(records) if table is None else table
@@ -43,7 +44,7 @@ def dose_statistics(run: str | Path | Records, table: pd.DataFrame | None = None
 
 def _task_statistics(records: Records, table: pd.DataFrame, task: str) -> dict[str, Any]:
     curve = select(table, task=task, direction=CORRECTION).dropna(subset="n_items").set_index("coef").sort_index()
-    coefs = [float(c) for c in curve.index]
+    coefs, unsteered = [float(c) for c in curve.index], records.unsteered(table, task).iloc[0]
     on_test, chosen = usable_range(coefs, curve["well_formed"].tolist()), records.setting(task, "usable")
     # a run that is going on may lack some of the coefficients
     usable = on_test if chosen is None else usable_range(coefs, [float(c in chosen) for c in coefs])
@@ -57,7 +58,8 @@ def _task_statistics(records: Records, table: pd.DataFrame, task: str) -> dict[s
         "usable_from": "test" if chosen is None else "validation",
         "usable_on_test": on_test,
         "coef_unit": records.setting(task, "coef_unit") or "natural",
-        "unsteered": float(curve.loc[0.0, "edit_ratio"]),
+        "unsteered": float(unsteered["edit_ratio"]),
+        **_special(records, task),
     }
     rows = select(records.edits, task=task)
     if len(usable) >= 2:
@@ -66,7 +68,7 @@ def _task_statistics(records: Records, table: pd.DataFrame, task: str) -> dict[s
         out |= {
             "relative": [over(float(ratios.min()), out["unsteered"]), over(float(ratios.max()), out["unsteered"])],
             "copied_at_lowest": float(curve.loc[usable[0], "copied"]),
-            "copied_unsteered": float(curve.loc[0.0, "copied"]),
+            "copied_unsteered": float(unsteered["copied"]),
             **against_nulls(records, rows, usable, _candidates(records, task)),
         }
     out["null_band"] = null_band(select(table, task=task))
@@ -100,6 +102,13 @@ def _all(coefs: list[float], ratios: list[float]) -> dict[str, Any]:
     """The line through the mean curve over all coefficients, degenerate ones and all."""
     fit = line(coefs, ratios)
     return {"slope_all": fit.slope, "intercept_all": fit.intercept, "r2_all": fit.r2}
+
+
+def _special(records: Records, task: str) -> dict[str, Any]:
+    """What is asked for seldom: an operator of which coefficient 0 steers too, and the gate of the sweep."""
+    found = {"operator": records.setting(task, "operator")} if records.acts_at_zero(task) else {}
+    condition = records.setting(task, "condition")
+    return {**found, "condition": condition} if condition else found
 
 
 def _candidates(records: Records, task: str) -> int:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.dose import WELL_FORMED
 from analysis.nulls import NULLS, family
+from analysis.summary import UNSTEERED, outcomes
 from steering.collapse import KINDS
 
 
@@ -48,19 +49,26 @@ def controls_line(numbers: dict[str, Any]) -> str:
     if numbers.get("n_null"):
         counted = [(len(numbers[f"{name}_slopes"]), name) for name in NULLS]
         drawn = " and ".join(f"{n} {name}" for n, name in counted if n)
-        tried = numbers["n_candidates"]
-        corrected = (
-            f" (times {tried} candidates, Bonferroni: {number(numbers['p_corrected'], 3)}, "
-            f"with these nulls {number(numbers['p_floor'], 3)} at the least)"
-        )
+        ratio, z = number(numbers["ratio"], 1), number(numbers["z"], 1)
+        least = ", the least that so many can give" if numbers["p"] <= numbers["p_least"] else ""
         parts.append(
-            f"{drawn} directions of equal norm: largest |slope| "
-            f"{number(numbers['largest_random_slope'])}, ratio {number(numbers['ratio'], 1) or 'undefined'}, "
-            f"z {number(numbers['z'], 1) or 'undefined'}, p {number(numbers['p'], 3)}{corrected if tried > 1 else ''}"
+            f"{drawn} directions of equal norm: largest |slope| {number(numbers['largest_random_slope'])}, "
+            f"ratio {ratio or 'undefined'}, z {z or 'undefined (' + numbers['z_absent'] + ')'}, "
+            f"p {number(numbers['p'], 3)}{least}{_scope(numbers['n_candidates'])}"
         )
     named = numbers.get("control_slopes", {})
     parts += [f"{name}: slope {number(slope)}" for name, slope in named.items() if family(name) == name]
     return f"Controls: {'; '.join(parts)}." if parts else ""
+
+
+def _scope(n_candidates: int) -> str:
+    """What p does not cover where the setting was chosen; empty where it was given."""
+    if n_candidates == 1:
+        return ""
+    return (
+        f" (at the setting chosen from {n_candidates} on validation pairs, which needs no correction for items; the "
+        "nulls had no such choice, and analysis.map corrects for it over layers)"
+    )
 
 
 def shuffled_line(numbers: dict[str, Any]) -> str:
@@ -109,14 +117,15 @@ def collapse_line(rows: Any) -> str:
 
 
 def changes_lines(loop: dict[str, Any]) -> list[str]:
-    """Problems that the steered loop mends and breaks against coefficient 0, a line an outcome."""
+    """Problems that the steered loop mends and breaks against the unsteered one, a line an outcome."""
     out: list[str] = []
     for name, rows in loop.items():
         if rows:
             up, down = [key for key in rows[0] if key not in ("coef", "n")]
             told = [f"{coefficient(row['coef'])}: {row[up]} and {row[down]}" for row in rows]
             words = f"{up.replace('_', ' ')} and {down.replace('_', ' ')}"
-            out.append(f"Loop, {name}, of {rows[0]['n']} problems against coef 0, {words}: {'; '.join(told)}.")
+            base = "no steering" if any(row["coef"] == 0 for row in rows) else "coef 0"
+            out.append(f"Loop, {name}, of {rows[0]['n']} problems against {base}, {words}: {'; '.join(told)}.")
     return out
 
 
@@ -124,15 +133,43 @@ def improvement_lines(improvement: dict[str, Any]) -> list[str]:
     """The coefficient that validation problems choose, and its paired gain on test problems, a line an outcome."""
     out: list[str] = []
     for name, found in improvement.items():
-        head = f"Best coef for {name} on {found['n_validation']} validation problems: {coefficient(found['best'])}"
-        if found["best"] == 0:
+        apart = "unsteered" in found  # where coefficient 0 steers too
+        best = "none" if found["best"] is None else coefficient(found["best"])
+        head = f"Best coef for {name} on {found['n_validation']} validation problems: {best}"
+        if found["best"] is None or (found["best"] == 0 and not apart):
             out.append(f"{head}, so steering is not chosen.")
         elif found["difference"] is None:
             out.append(f"{head}; its test rows are not there yet.")
         else:
             gain = f"{number(found['difference'], 3)} [{number(found['low'], 3)}, {number(found['high'], 3)}]"
-            out.append(f"{head}; on {found['n']} test problems it changes {name} by {gain} (paired, against coef 0).")
+            base = "no steering" if apart else "coef 0"
+            out.append(f"{head}; on {found['n']} test problems it changes {name} by {gain} (paired, against {base}).")
     return out
+
+
+def unsteered_line(rows: Any) -> str:
+    """What the corrector does unsteered, where coefficient 0 steers too; empty where the table's 0 is it."""
+    names = ("edit_ratio", "copied", "false_rewrite", "missed_rewrite", "well_formed", "right_after")
+    told: list[str] = []
+    for _, row in rows.loc[rows["direction"] == UNSTEERED].iterrows():
+        told += [f"{name.replace('_', ' ')} {number(row[name])}" for name in names if not pd.isna(row[name])]
+        told += [f"loop {name} {number(row[f'loop_{name}'])}" for name in outcomes(rows)]
+    return f"Unsteered, which coef 0 of this operator is not: {', '.join(told)}." if told else ""
+
+
+def condition_line(condition: Any, rows: Any) -> str:
+    """Where the sweep's gate let it steer, and in how many of the items; empty without a gate."""
+    if not condition or "opened" not in rows:
+        return ""
+    shares = sorted(rows["opened"].dropna())
+    if not shares:
+        return ""
+    told = " to ".join(dict.fromkeys((number(shares[0]), number(shares[-1]))))
+    of = "its own direction" if condition["direction"] == "own" else f"vector {condition['direction']}"
+    return (
+        f"Steered only where the projection on {of} at layer {condition['layer']} lies {condition['side']} "
+        f"{number(condition['threshold'], 3)} ({condition['when']}): {told} of the items."
+    )
 
 
 def gate_line(gate: Any) -> str:

@@ -11,28 +11,26 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from analysis.dose import WELL_FORMED, usable_range
+from analysis.map_tables import conditions, tables, verdict
+from analysis.nulls import told_apart
 from corrector.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
-from corrector.statistics import bootstrap_mean, item_slopes, null_p
+from corrector.statistics import TIE, Interval, bootstrap_mean, item_slopes, max_null_p
+from steering.collapse import usable_range
 
 if TYPE_CHECKING:
     from steering.mapping import Map
 
 Row = dict[str, Any]
 CORRECTION, UNSTEERED = "correction", "none"
-WIDTH = 140
-ZERO = 1e-9
+WIDTH = 150
 NOTE = (
     "the corrector is a miniature trained to show the effect (a model organism); "
     "its map shows what the lab measures, not how correctors of ordinary size behave."
@@ -46,7 +44,13 @@ def map_statistics(run: str | Path) -> Row:
     every layer and chosen band on test, with its slope (edit ratio per coef, least squares over the usable
     coefficients) and `slope_ends` over the end coefficients and 0, the one that nulls are measured on too;
     `slope_per_dose` is slope_ends over the dose of coef 1; `over_null` = |slope_ends| / largest |null slope|, None
-    where no null moves anything; p: `null_p` against the nulls of the same layers. `bands`: the search on validation.
+    where no null moves anything. `bands`: the search on validation.
+
+    A map shows all places on the same test pairs, so `p_corrected` of a place is `max_null_p` over all of them: each
+    null direction counts by the place where it does most, as a reader goes by the place where the vector does. Nulls
+    are drawn apart at each layer while the vector's layers are alike, so nulls have more chances and p is if anything
+    too large. Of bands the chosen ones are measured; p leaves out that the vector, and no null, had that choice.
+    `p_least` = 1 / (1 + `n_nulls`), the least that p can be. Both are None without nulls.
     """
     folder = Path(run)
     about, config, cells = (*(read_json(folder, name) for name in ("bands", "config")), read_rows(folder, "map"))
@@ -60,14 +64,16 @@ def map_statistics(run: str | Path) -> Row:
     steered = [r for r in test if r["direction"] == CORRECTION]
     places = [_place(layers, test, values, problems) for layers in dict.fromkeys(tuple(r["layers"]) for r in steered)]
     best = next(tuple(b["layers"]) for b in about["bands"] if b["best"])
-    for place in places:
-        place["best"] = tuple(place["layers"]) == best
+    n_nulls = len(places[0]["null_slopes"])
+    for place, p in zip(places, _corrected(places), strict=True):
+        place |= {"best": tuple(place["layers"]) == best, "p_corrected": p}
     grid = [{**plain, "layer": p["layers"][0], "layers": p["layers"]} for p in places] + steered
     numbers: Row = {
         **{"run": folder.resolve().name, "task": config["task"], "n_items": plain["n"]},
         **{name: config[name] for name in ("method", "read", "span", "operator", "fit_on", "measure_on")},
         **{name: about[name] for name in ("corrector", "model_organism", "n_layers")},
-        **{"n_questions": plain["n_questions"], "unsteered": plain["edit_ratio"]},
+        **{"n_questions": plain["n_questions"], "unsteered": plain["edit_ratio"], "n_nulls": n_nulls},
+        "p_least": 1 / (1 + n_nulls) if n_nulls else None,
         "coefs": sorted({r["coef"] for r in grid}),
         "cells": sorted((r for r in grid), key=lambda r: (len(r["layers"]), r["layers"], r["coef"])),
         **{"places": places, "bands": about["bands"]},
@@ -106,10 +112,21 @@ def _place(layers: tuple[int, ...], test: list[Row], values: Any, problems: list
         **{"slope_high": own.high if own else None, "slope_ends": at_ends.mean},
         **{"slope_ends_low": at_ends.low, "slope_ends_high": at_ends.high},
         "slope_per_dose": at_ends.mean / unit if unit else None,
-        **{"null_slopes": nulls, "over_null": abs(at_ends.mean) / largest if largest > ZERO else None},
-        "p": null_p(at_ends.mean, [*nulls.values()]) if nulls else None,
+        **{"null_slopes": nulls, "over_null": abs(at_ends.mean) / largest if largest > TIE else None},
         "kl": max(r["kl"] for r in mine.values()),
     }
+
+
+def _corrected(places: list[Row]) -> list[float | None]:
+    """The p_corrected of each place, by the maxima of the nulls over all places; None without nulls."""
+    names = [*places[0]["null_slopes"]]
+    if not names:
+        return [None] * len(places)
+    nulls = np.array([[place["null_slopes"][name] for place in places] for name in names])
+    largest = np.abs(nulls).max(0)
+    own = (Interval(*(place[f"slope_ends{end}"] for end in ("", "_low", "_high")), n=0) for place in places)
+    told = [told_apart(slope, most if most > TIE else 0.0) for slope, most in zip(own, largest, strict=True)]
+    return max_null_p(told, nulls).tolist()
 
 
 def report(run: str | Path, console: Console | None = None) -> Row:
@@ -126,103 +143,6 @@ def report(run: str | Path, console: Console | None = None) -> Row:
     if numbers["model_organism"]:
         console.print(f"{numbers['task']}: {NOTE}", style="dim")
     return numbers
-
-
-def tables(numbers: Row) -> Iterator[Table]:
-    """Edit ratio by place and coefficient (brackets: under 95 % well formed), and the slopes beside their nulls."""
-    grid = _table(f"Edit ratio, {numbers['n_items']} test items", "layers", *map(_coef, numbers["coefs"]))
-    for place in _top_down(numbers):
-        mine = [c for c in numbers["cells"] if c["layers"] == place["layers"]]
-        shown = (f"{c['edit_ratio']:.2f}" for c in mine)
-        marked = (s if c["well_formed"] >= WELL_FORMED else f"({s})" for s, c in zip(shown, mine, strict=True))
-        grid.add_row(_layers(place), *marked)
-    yield grid
-    columns = (
-        "slope, usable",
-        "usable",
-        "slope of ends",
-        "per dose",
-        "nulls",
-        "over null",
-        "well formed",
-        "largest KL",
-    )
-    slopes = _table("Slopes, edit ratio per coef (* best on validation)", "layers", "dose\nof 1", *columns)
-    for p in _top_down(numbers):
-        nulls, usable = sorted(p["null_slopes"].values()), p["usable"]
-        slopes.add_row(
-            *(_layers(p) + "*" * p["best"], _number(p["dose"]), _interval(p, "slope")),
-            f"{_coef(usable[0])}..{_coef(usable[-1])}" if usable else "none",
-            *(_interval(p, "slope_ends"), _number(p["slope_per_dose"])),
-            f"{nulls[0]:.2f}..{nulls[-1]:.2f}" if nulls else "",
-            *(_number(p["over_null"], 1), _number(p["well_formed"]), _number(p["kl"])),
-        )
-    yield slopes
-
-
-def verdict(numbers: Row) -> str:
-    """Where the vector steers on test, and what the band search found, in plain words.
-
-    A layer steers where the interval of slope_ends lies above 0 and the slope is above every null's in size.
-    """
-    single = [p for p in numbers["places"] if len(p["layers"]) == 1]
-    good = [str(p["layers"][0]) for p in single if steers(p)]
-    best = next((p for p in numbers["places"] if p["best"]), None)
-    found = f"Steers at {len(good)} of {len(single)} layers ({', '.join(good) or 'none'})."
-    if best is None:
-        return found
-    tried = next(b for b in numbers["bands"] if b["best"])
-    merit = "slope" if tried["slope_per_dose"] is None else "slope_per_dose"
-    low, high = _number(best["slope_ends_low"]), _number(best["slope_ends_high"])
-    over = "" if best["over_null"] is None else f", {best['over_null']:.1f} times its largest null slope"
-    return (
-        f"{found} Best of {len(numbers['bands'])} bands on validation by {merit.replace('_', ' ')}: layers "
-        f"{_layers(best)} ({tried[merit]:.2f}); on test {_number(best[merit if tried['dose'] else 'slope_ends'])}, "
-        f"slope {best['slope_ends']:.2f} [{low}, {high}]{over}."
-    )
-
-
-def conditions(numbers: Row) -> str:
-    """On what the vector was fitted and measured, where that is not any pair."""
-    fit, measured = numbers["fit_on"], numbers["measure_on"]
-    return "" if fit == measured == "any" else f", fitted on {fit}, measured on {measured}"
-
-
-def steers(place: Row) -> bool:
-    """Whether slope_ends lies above 0 with its interval, and above all nulls of the place in size."""
-    low = place["slope_ends_low"]
-    nulls = [abs(v) for v in place["null_slopes"].values()]
-    return low is not None and low > 0 and place["slope_ends"] > max(nulls, default=0.0)
-
-
-def _top_down(numbers: Row) -> list[Row]:
-    """Bands first, then single layers with the first at the bottom, as the figure has them."""
-    return sorted(numbers["places"], key=lambda p: (-len(p["layers"]), -p["layers"][0]))
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True, vertical="bottom")
-    return table
-
-
-def _layers(place: Row) -> str:
-    first, last = place["layers"][0], place["layers"][-1]
-    return f"{first}" if first == last else f"{first}-{last}"
-
-
-def _coef(coef: float) -> str:
-    return f"{coef:+g}" if coef else "0"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _interval(row: Row, name: str) -> str:
-    low, high = _number(row[f"{name}_low"]), _number(row[f"{name}_high"])
-    return f"{_number(row[name])} \\[{low}, {high}]" if low else _number(row[name])
 
 
 def _known(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,9 @@ from corrector.statistics import bootstrap_mean
 from steering.collapse import KINDS
 
 CORRECTION, UNSTEERED, UPSTREAM = "correction", "none", "upstream"
-"""Directions by name: the one under study, the rows at coefficient 0 that all share, the loop without corrector."""
+"""Directions by name: the one under study, the unsteered rows, the loop without corrector."""
+ACTS_AT_ZERO = frozenset({"clamp"})
+"""Operators of which coefficient 0 steers too (those that `steering.operators.IDENTITY_AT_ZERO` leaves out)."""
 COUNTS = ("unparsed", "no_answer")
 """What graders count apart from their outcomes: in the CSV, not in tables and figures."""
 EDIT_FIELDS = (
@@ -29,7 +31,10 @@ Key = tuple[str, str, float]
 
 @dataclass(frozen=True)
 class Records:
-    """What a run folder holds. Rows at coefficient 0 stand in it once for every direction they belong to."""
+    """What a run folder holds. Unsteered rows stand in it at coefficient 0, once for every direction they belong to.
+
+    Where coefficient 0 steers too (`acts_at_zero`) they belong to none, and are a direction of their own, `none`.
+    """
 
     run: Path
     config: dict[str, Any]
@@ -50,6 +55,16 @@ class Records:
         chosen = self.selection.get(task)
         places = (chosen if isinstance(chosen, dict) else {}, self.selection, self.config)
         return next((place[key] for place in places if key in place), None)
+
+    def acts_at_zero(self, task: str) -> bool:
+        """Whether the task was swept by an operator of which coefficient 0 steers too."""
+        return self.setting(task, "operator") in ACTS_AT_ZERO
+
+    def unsteered(self, rows: Any, task: str) -> Any:
+        """A task's unsteered ones among `edits`, `alignments` or `validation`, or among lines of a summary."""
+        if not len(rows):
+            return rows
+        return select(rows, task=task, coef=0.0, direction=UNSTEERED if self.acts_at_zero(task) else CORRECTION)
 
 
 def load_records(run: str | Path) -> Records:
@@ -73,15 +88,21 @@ def load_records(run: str | Path) -> Records:
         where = f"task={row['task']}, direction={row['direction']}, coef={row['coef']:g}, item={row['item']}"
         raise UserError(f"{folder}/edits.jsonl holds {where} twice; delete the folder and run the sweep again")
     alignments, validation = (_frame(folder, name, ALIGNMENT_FIELDS) for name in ("alignments", "validation"))
-    return Records(
+    records = Records(
         folder,
         read_json(folder, "config"),
         read_json(folder, "selection"),
-        _share_unsteered(edits),
-        alignments if alignments.empty else _share_unsteered(alignments),
+        edits,
+        alignments,
         (folder / "DONE").exists(),
-        validation if validation.empty else _share_unsteered(validation),
+        validation,
     )
+    apart = [task for task in records.tasks if records.acts_at_zero(task)]
+    for task in apart:
+        if select(edits, task=task, direction=CORRECTION, coef=0.0).empty:
+            raise UserError(f"{folder} has no row of {task} steered at coefficient 0 yet; let its sweep go on")
+    shared = {name: _share_unsteered(getattr(records, name), apart) for name in ("edits", "alignments", "validation")}
+    return replace(records, **shared)
 
 
 def summarise(run: str | Path | Records) -> pd.DataFrame:
@@ -92,7 +113,8 @@ def summarise(run: str | Path | Records) -> pd.DataFrame:
     `false_rewrite` (edited) of the `n_right` items that were right, `missed_rewrite` (copied) of the `n_wrong` that
     were wrong. Blank where nothing is known. `kl` is in nats a token, `dose` is |coef|·‖v‖ / mean‖h‖. `collapsed` is
     the share that broke down and `collapse_<kind>` that of each kind (`steering.collapse`), where the rows tell.
-    Direction `upstream` has loop columns only.
+    `opened` is the share of items that a gate let be steered, where the sweep had one. Direction `upstream` has loop
+    columns only; `none` are the unsteered items, where they are not the lines at coefficient 0.
     """
     records = run if isinstance(run, Records) else load_records(run)
     lines: dict[Key, dict[str, Any]] = {key: _edit_line(rows) for key, rows in _cells(records.edits)}
@@ -154,6 +176,7 @@ def _edit_line(rows: Any) -> dict[str, Any]:
         "length_ratio": rows["length_ratio"].astype(float).mean(),
         "kl": rows["kl"].astype(float).mean(),
         **({"dose": rows["dose"].astype(float).mean()} if "dose" in rows else {}),
+        **({"opened": rows["opened"].astype(float).mean()} if "opened" in rows else {}),
         **(_collapse(rows) if "collapse" in rows else {}),
     }
 
@@ -197,17 +220,25 @@ def _cells(rows: pd.DataFrame) -> Iterable[tuple[Key, Any]]:
 
 
 def _rank(direction: str) -> int:
-    """Correction first, controls next, upstream last."""
-    return {CORRECTION: 0, UPSTREAM: 2}.get(direction, 1)
+    """Correction first, the unsteered ones, controls next, upstream last."""
+    return {CORRECTION: 0, UNSTEERED: 1, UPSTREAM: 3}.get(direction, 2)
 
 
-def _share_unsteered(rows: pd.DataFrame) -> Any:
-    """Give the rows at coefficient 0, recorded once as `none`, to every direction that has no such rows itself."""
+def _share_unsteered(rows: pd.DataFrame, apart: Sequence[str]) -> Any:
+    """Give the unsteered rows, recorded once as `none`, to every direction that has no rows at coefficient 0 itself.
+
+    In the tasks that are `apart` they stay what they are: coefficient 0 is steered there.
+    """
+    if rows.empty:
+        return rows
     unsteered, steered = select(rows, direction=UNSTEERED), rows.loc[rows["direction"] != UNSTEERED]
     if any(unsteered["coef"] != 0):
         raise UserError("a row of direction 'none' has a coefficient other than 0; run the sweep again")
     parts = [steered]
     for task, shared in unsteered.groupby("task", sort=False):
+        if task in apart:
+            parts.append(shared)
+            continue
         mine = select(steered, task=task)
         own = {*select(mine, coef=0)["direction"], UPSTREAM}
         for direction in dict.fromkeys([CORRECTION, *mine["direction"]]):

@@ -116,6 +116,11 @@ def item_table(coefs: Sequence[float], values: ndarray, copied: ndarray, groups:
 
 
 def _task(records: Records, table: Any, task: str) -> dict[str, Any]:
+    if records.acts_at_zero(task):
+        raise UserError(
+            f"{task} was swept with --operator {records.setting(task, 'operator')}, of which coefficient 0 steers, and "
+            "trade-offs are told against coefficient 0; give a run of another operator"
+        )
     curve = select(table, task=task, direction=CORRECTION).dropna(subset="n_items").sort_values("coef")
     coefs = [float(c) for c in curve["coef"]]
     usable = usable_range(coefs, curve["well_formed"].tolist())

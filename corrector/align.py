@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from corrector import tasks
+from corrector.decoding import EVERY, Trick, Tricks
 from corrector.errors import UserError, run_cli
 from corrector.loop import Alignment, Mode, Round, align
 from corrector.models import load
@@ -54,6 +55,8 @@ class Align:
     """Seed of the choice of problems and of the upstream's draws."""
     batch_size: int = 64
     """Rows decoded together, and problems between two writes."""
+    tricks: tuple[Trick, ...] = EVERY
+    """What spares the decoders work without changing a token; `--tricks` with nothing behind it decodes plainly."""
     device: str = field(default="cpu", metadata={"identity": False})
     """Torch device, such as cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -98,6 +101,7 @@ def run(config: Align) -> list[dict[str, Any]]:
                 max_rounds=config.max_rounds,
                 max_tokens=config.max_tokens,
                 batch_size=config.batch_size,
+                tricks=Tricks.of(config.tricks),
                 progress=f"problems {start}..{stop - 1}",
             )
             rows = [{"task": config.task, **a.row()} for a in answers]

@@ -1,27 +1,29 @@
 """The align loop: the upstream writes a sentence, the corrector copies or rewrites it, the upstream goes on from that.
 
+A pipeline without rounds in step: a row whose sentence is corrected asks for its next one while others still wait.
 Source: Stream Aligner, 2501.05336.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from corrector.decoding import Steering, decode, fits_window
+from corrector.decoding import Job, Steering, Tricks, check_request, decoder_of, draft_of, fits_window
 from corrector.errors import UserError
 from corrector.models import LanguageModel
-from corrector.prompts import Encoded
 from corrector.tasks.base import Problem, Task
 from corrector.upstreams import Request, Upstream
 
+PATIENCE = 4
+"""One model goes on until so many times as many rows wait for the other: full batches, and none waits for the last."""
 Mode = Literal["stream", "upstream"]
 Stopped = Literal["end", "empty", "length", "rounds", "unreadable"]
-SteerRows = Callable[[list[int]], Steering]
-"""Given the indices (into `problems`) of the rows that a round corrects, in order, their intervention."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ class Alignment:
 
 @dataclass
 class _Row:
-    """A problem on its way through the loop."""
+    """A problem on its way through the loop; `lead` and `last` are of the sentence that is being corrected."""
 
     index: int
     problem: Problem
     answer: str = ""
+    lead: str = ""
+    last: str = ""
     rounds: list[Round] = field(default_factory=list)
     stopped: Stopped | None = None
 
@@ -84,11 +88,12 @@ def align(
     max_rounds: int = 12,
     max_tokens: int = 512,
     batch_size: int = 64,
-    steer: SteerRows | None = None,
+    steer: Steering | None = None,
     steer_rounds: tuple[int, int | None] | None = None,
+    tricks: Tricks | None = None,
     progress: str = "",
 ) -> list[Alignment]:
-    """Answer every problem sentence by sentence; all problems go through a round together.
+    """Answer every problem sentence by sentence.
 
     In each round the upstream writes the next sentence y1 behind the answer so far; in mode `stream` the corrector
     reads (question, prefix, y1) and writes y2, and the answer grows by y2 with y1's leading whitespace. With `rounds`
@@ -97,9 +102,9 @@ def align(
     answer by the upstream's tokenizer or a prompt that fills a model's window (`length`), or a text that a model wrote
     and the next one has no tokens for (`unreadable`; collapsed models of a closed vocabulary write such).
 
-    Problems may repeat, as when one call serves several cells of a sweep: `steer(live)` gives the intervention for
-    those indices; with `steer_rounds` = (i, j) it is asked in rounds i..j-1 only, counted from 0 (j None: to the end),
-    and the corrector acts unsteered in the others. Raises UserError for modes and numbers that do not fit.
+    Problems may repeat, as when one call serves several cells of a sweep: row i of `steer` is problem i; with
+    `steer_rounds` = (i, j) it acts in rounds i..j-1 only, counted from 0 (j None: to the end). `tricks` are the
+    corrector's decoder's. Raises UserError for modes and numbers that do not fit.
     """
     if mode not in ("stream", "upstream"):
         raise UserError(f"mode={mode!r} is not one of stream, upstream; choose --mode among them")
@@ -111,84 +116,139 @@ def align(
     limits = {"rounds": (rounds or 0, 0), "max_rounds": (max_rounds, 1), "max_tokens": (max_tokens, 1)}
     if bad := [f"{name}={n} is below {least}" for name, (n, least) in limits.items() if n < least]:
         raise UserError(f"{bad[0]}; choose a larger one")
-    first, end = steer_rounds or (0, None)
-    rows = [_Row(i, problem) for i, problem in enumerate(problems)]
-    with tqdm(total=len(rows), desc=progress, unit="problem", disable=not progress) as bar:
-        for k in range(max_rounds):
-            if not (live := [row for row in rows if row.stopped is None]):
-                break
-            written = _write(upstream, live, k, max_tokens)
-            if corrector is not None and k < n_corrected:
-                on = k >= first and (end is None or k < end)
-                _correct(corrector, written, task.max_sentence_tokens, batch_size, steer if on else None)
-            else:
-                for row, lead, last in written:
-                    _grow(row, lead, Round(row.answer, last, None))
-            bar.update(sum(row.stopped is not None for row in rows) - bar.n)
+    limit = _Limits(n_corrected, max_rounds, max_tokens, task.max_sentence_tokens, steer_rounds or (0, None))
+    pipeline = _Pipeline(problems, upstream, corrector, steer, limit, batch_size, tricks)
+    with tqdm(total=len(problems), desc=progress, unit="problem", disable=not progress) as bar:
+        rows = pipeline.run(bar)
     return [
         Alignment(r.problem, r.answer, tuple(r.rounds), r.stopped or "rounds", task.grade(r.problem, r.answer))
         for r in rows
     ]
 
 
-Written = tuple[_Row, str, str]
+@dataclass(frozen=True)
+class _Limits:
+    corrected: int
+    rounds: int
+    tokens: int
+    sentence_tokens: int
+    steered: tuple[int, int | None]
+
+    def steers(self, k: int) -> bool:
+        first, end = self.steered
+        return k >= first and (end is None or k < end)
 
 
-def _write(upstream: Upstream, rows: list[_Row], k: int, max_tokens: int) -> list[Written]:
-    """(row, leading whitespace, y1) for every row that goes on; the others stop. Equal requests are asked once."""
-    requests: dict[tuple[str, str], Request] = {}
-    for row in rows:
+class _Pipeline:
+    """Rows between two models. Of the two that with more rows at hand goes on, so that both work on full batches.
+
+    Equal requests, as of the cells of a sweep before they part, are asked once.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        upstream: Upstream,
+        corrector: LanguageModel | None,
+        steer: Steering | None,
+        limits: _Limits,
+        batch_size: int,
+        tricks: Tricks | None,
+    ) -> None:
+        self.rows = [_Row(i, problem) for i, problem in enumerate(problems)]
+        self.upstream, self.writer = upstream, upstream.writer()
+        self.corrector, self.steer, self.limits = corrector, steer, limits
+        acts = corrector is not None and limits.corrected > 0
+        self.decoder = decoder_of(corrector, steer, 0.0, batch_size, tricks) if corrector and acts else None
+        self._asked: dict[Request, list[_Row]] = {}
+        self._answers: dict[Request, str] = {}
+        self._open = Counter(problem.id for problem in problems)
+
+    def run(self, bar: Any) -> list[_Row]:
+        with self.writer.running(), self.decoder.running() if self.decoder else nullcontext():
+            for row in self.rows:
+                self._ask(row)
+            correcting = False
+            while (n_last := self.decoder.load if self.decoder else 0) + self.writer.load:
+                here, there = (n_last, self.writer.load) if correcting else (self.writer.load, n_last)
+                correcting ^= here * PATIENCE < there or not here
+                if self.decoder and correcting:
+                    for job, output in self.decoder.step():
+                        self._corrected(self.rows[job.tag], output.ids, output.ended, output.applied)
+                else:
+                    for request, sentence in self.writer.step():
+                        self._answers[request] = sentence
+                        for row in self._asked.pop(request):
+                            self._written(row, sentence)
+                bar.update(sum(row.stopped is not None for row in self.rows) - bar.n)
+        return self.rows
+
+    def _ask(self, row: _Row) -> None:
+        """Let the upstream write the row's next sentence; a row that may not go on stops."""
+        k = len(row.rounds)
+        if k == self.limits.rounds:
+            return self._stop(row, "rounds")
         request = Request(row.problem, row.answer, k)
+        if request in self._answers:
+            return self._written(row, self._answers[request])
+        if request in self._asked:
+            self._asked[request].append(row)
+            return None
         try:
-            fits = upstream.fits(request, max_tokens)
+            fits = self.upstream.fits(request, self.limits.tokens)
         except UserError:
             if not row.answer:  # then it is the question that the upstream cannot read
                 raise
-            row.stopped = "unreadable"
-        else:
-            row.stopped = None if fits else "length"
-        if row.stopped is None:
-            requests[row.problem.id, row.answer] = request
-    spans = dict(zip(requests, upstream.sentences(list(requests.values())), strict=True))
-    written: list[Written] = []
-    for row in rows:
-        if row.stopped is None:
-            span = spans[row.problem.id, row.answer]
-            if last := span.strip():
-                written.append((row, span[: span.index(last)], last))
-            else:
-                row.stopped = "end"
-    return written
+            return self._stop(row, "unreadable")
+        if not fits:
+            return self._stop(row, "length")
+        self._asked[request] = [row]
+        self.writer.submit(request)
 
-
-def _correct(
-    corrector: LanguageModel, written: list[Written], budget: int, batch_size: int, steer: SteerRows | None
-) -> None:
-    """Decode one round's corrections and let the answers grow by them; a prompt beyond the window stops its row."""
-    todo: list[tuple[_Row, str, str, Encoded]] = []
-    for row, lead, last in written:
+    def _written(self, row: _Row, span: str) -> None:
+        """The upstream wrote a sentence: correct it, or take it as it is."""
+        if not (last := span.strip()):
+            return self._stop(row, "end")
+        row.lead, row.last, k = span[: span.index(last)], last, len(row.rounds)
+        if self.decoder is None or self.corrector is None or k >= self.limits.corrected:
+            return self._grow(row, Round(row.answer, last, None))
         try:
-            prompt = corrector.encode(row.problem.question, row.answer, last)
+            prompt = self.corrector.encode(row.problem.question, row.answer, last)
         except UserError:
-            corrector.encode(row.problem.question, "", "")  # a question that it cannot read is the user's to cure
-            row.stopped = "unreadable"
-            continue
-        if fits_window(corrector, len(prompt), budget):
-            todo.append((row, lead, last, prompt))
-        else:
-            row.stopped = "length"
-    steering = steer([row.index for row, *_ in todo]) if steer and todo else None
-    prompts = [prompt for *_, prompt in todo]
-    outputs = decode(corrector, prompts, max_new_tokens=budget, steering=steering, batch_size=batch_size)
-    for (row, lead, last, _), output in zip(todo, outputs, strict=True):
-        correction = corrector.decode(list(output.ids))
-        _grow(row, lead, Round(row.answer, last, correction, output.ended, output.applied))
+            self.corrector.encode(row.problem.question, "", "")  # a question that it cannot read is the user's to cure
+            return self._stop(row, "unreadable")
+        if not fits_window(self.corrector, len(prompt), self.limits.sentence_tokens):
+            return self._stop(row, "length")
+        check_request(self.corrector, [prompt], self.limits.sentence_tokens, 0.0, None)
+        on = self.steer is not None and self.limits.steers(k)
+        draft = draft_of(self.corrector, prompt)
+        self.decoder.submit(
+            Job(
+                prompt,
+                self.limits.sentence_tokens,
+                row.index if on else -1,
+                draft,
+                session=row.problem.id,
+                tag=row.index,
+            )
+        )
 
+    def _corrected(self, row: _Row, ids: Sequence[int], ended: bool, applied: int) -> None:
+        assert self.corrector is not None
+        self._grow(row, Round(row.answer, row.last, self.corrector.decode(list(ids)), ended, applied))
 
-def _grow(row: _Row, lead: str, done: Round) -> None:
-    row.rounds.append(done)
-    sentence = done.last if done.correction is None else done.correction
-    if sentence:
-        row.answer += lead + sentence
-    else:
-        row.stopped = "empty"
+    def _grow(self, row: _Row, done: Round) -> None:
+        row.rounds.append(done)
+        sentence = done.last if done.correction is None else done.correction
+        if not sentence:
+            return self._stop(row, "empty")
+        row.answer += row.lead + sentence
+        self._ask(row)
+
+    def _stop(self, row: _Row, reason: Stopped) -> None:
+        row.stopped = reason
+        self._open[row.problem.id] -= 1
+        if not self._open[row.problem.id]:
+            self.writer.forget(row.problem.id)
+            if self.decoder:
+                self.decoder.forget(row.problem.id)

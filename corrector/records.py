@@ -1,7 +1,8 @@
 """Run folders: configuration, environment and rows of one run, which survive a kill at any moment.
 
-A run does its work in one fixed order and appends rows as they finish, so the number of complete lines says where to
-go on: a run that was killed and started again ends with the same bytes as one that never was.
+Rows stand in one fixed order and are appended as they finish, so the number of complete lines says where to go on: a
+run that was killed and started again ends with the same bytes as one that never was. `corrector.blocks` keeps rows that
+were finished before their turn.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import lzma
-import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +21,10 @@ from typing import IO, Any
 from corrector.canonical import SIGNIFICANT_DIGITS, canonical, differing, encode_row, to_plain
 from corrector.environment import environment
 from corrector.errors import UserError
+from corrector.rowfiles import append_whole, complete_rows, truncate_torn_tail, write_whole
+
+WAITING = ".pending"
+"""Ends the name of a folder with rows of `<name>.jsonl` whose turn has not come (`corrector.blocks`)."""
 
 
 class RunFolder:
@@ -42,13 +46,14 @@ class RunFolder:
         _check_same_run(self.path, config)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _take_lock(self.path)
+        self._expected: dict[str, int] = {}
         try:
             # Between the first look and the lock another process may have made this folder its own.
             _check_same_run(self.path, config)
             if not (self.path / "config.json").exists():
-                _write(self.path / "config.json", canonical(config))
+                write_whole(self.path / "config.json", canonical(config).encode())
             self._record_environment(environment(device))
-            self._counts = {file.stem: _truncate_torn_tail(file) for file in sorted(self.path.glob("*.jsonl"))}
+            self._counts = {file.stem: truncate_torn_tail(file) for file in sorted(self.path.glob("*.jsonl"))}
             self._check_done()
         except BaseException:
             self.close()
@@ -60,26 +65,20 @@ class RunFolder:
         Floats keep 6 significant digits, keys their order, text its characters. Raises ValueError for nan and inf
         (a missing value is None) and TypeError for values that JSON has no form for.
         """
-        if self._lock is None:
-            raise ValueError(f"{self.path} is closed; append inside its `with` block")
-        if self.done:
-            raise UserError(f"{self.path} is finished; delete it or choose another --out to write {name} rows")
+        self.check_open(name)
         start = self.count(name)
         lines = [encode_row(row, f"{name}.jsonl row {start + i}") for i, row in enumerate(rows)]
         if not lines:
             return
-        data = b"".join(lines)
-        with (self.path / f"{name}.jsonl").open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                if file.write(data) != len(data):
-                    raise OSError(f"{file.name}: only a part of {len(data)} bytes could be written; is the disk full?")
-                os.fsync(file.fileno())
-            except OSError:
-                # Whoever catches this must not append behind half a line.
-                file.truncate(size)
-                raise
+        append_whole(self.path / f"{name}.jsonl", b"".join(lines))
         self._counts[name] = start + len(lines)
+
+    def check_open(self, name: str) -> None:
+        """Raise where no more rows can be written: ValueError once it is closed, UserError once it is finished."""
+        if self._lock is None:
+            raise ValueError(f"{self.path} is closed; append inside its `with` block")
+        if self.done:
+            raise UserError(f"{self.path} is finished; delete it or choose another --out to write {name} rows")
 
     def count(self, name: str) -> int:
         """Complete rows in `<name>.jsonl`; 0 when there is no such file."""
@@ -88,6 +87,15 @@ class RunFolder:
     def resume_point(self, name: str) -> int:
         """Index of the first row, in the run's fixed order, that still has to be done."""
         return self.count(name)
+
+    def expect(self, name: str, n_rows: int) -> None:
+        """Let `finish` refuse unless `<name>.jsonl` has n_rows; UserError where it has more already."""
+        if (n := self.count(name)) > n_rows:
+            raise UserError(
+                f"{self.path}/{name}.jsonl holds {n} rows where its configuration makes {n_rows}; delete the folder "
+                "and run the command again"
+            )
+        self._expected[name] = n_rows
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """All rows of `<name>.jsonl` in order; empty when there is no such file."""
@@ -100,7 +108,7 @@ class RunFolder:
         """
         file, text = self.path / f"{name}.json", canonical(to_plain(value, name, SIGNIFICANT_DIGITS))
         if not file.exists():
-            _write(file, text)
+            write_whole(file, text.encode())
         elif file.read_text(encoding="utf-8") != text:
             fields = differing(json.loads(file.read_text(encoding="utf-8")), json.loads(text))
             raise UserError(f"{file} was written with {fields}; delete the folder, or choose another --out")
@@ -111,8 +119,16 @@ class RunFolder:
         return (self.path / "DONE").exists()
 
     def finish(self) -> None:
-        """Write DONE, atomically and last: the number of rows and the sha256 of every row file."""
-        _write(self.path / "DONE", canonical(self._contents()))
+        """Write DONE, atomically and last: the number of rows and the sha256 of every row file.
+
+        Raises ValueError where rows that `expect` announced are missing, and where some still wait for their turn.
+        """
+        for name, n_rows in self._expected.items():
+            if self.count(name) != n_rows:
+                raise ValueError(f"{self.path}/{name}.jsonl has {self.count(name)} of {n_rows} rows; compute the rest")
+        if waiting := sorted(self.path.glob(f"*{WAITING}")):
+            raise ValueError(f"{waiting[0]} holds rows that wait for their turn; append those before them first")
+        write_whole(self.path / "DONE", canonical(self._contents()).encode())
 
     def close(self) -> None:
         """Let other processes write this folder."""
@@ -139,13 +155,13 @@ class RunFolder:
     def _record_environment(self, now: dict[str, Any]) -> None:
         file = self.path / "env.json"
         if not file.exists():
-            _write(file, canonical(now))
+            write_whole(file, canonical(now).encode())
             return
         first: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         resumed: list[Any] = first.pop("resumed_in", [])
         if now != first and now not in resumed and not self.done:
             warnings.warn(f"{self.path} resumes with {differing(first, now)}", stacklevel=3)
-            _write(file, canonical({**first, "resumed_in": [*resumed, now]}))
+            write_whole(file, canonical({**first, "resumed_in": [*resumed, now]}).encode())
 
 
 def default_name(verb: str, config: Any) -> str:
@@ -162,7 +178,7 @@ def read_rows(run: Path, name: str) -> list[dict[str, Any]]:
     file = run / f"{name}.jsonl"
     packed = run / f"{name}.jsonl.xz"
     if file.exists() or not packed.exists():
-        return _complete_rows(file)[0] if file.exists() else []
+        return complete_rows(file)[0] if file.exists() else []
     try:
         data = lzma.decompress(packed.read_bytes())
     except lzma.LZMAError as error:
@@ -212,45 +228,3 @@ def _take_lock(path: Path) -> IO[bytes]:
         lock.close()
         raise UserError(f"{path} is being written by another process; wait for it, or choose another --out") from None
     return lock
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a whole file or nothing: to a neighbour first, renamed once it is on disk."""
-    neighbour = file.with_name(file.name + ".tmp")
-    with neighbour.open("wb") as out:
-        out.write(text.encode())
-        out.flush()
-        os.fsync(out.fileno())
-    neighbour.replace(file)
-
-
-def _complete_rows(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows before a torn tail, and their length in bytes."""
-    rows: list[dict[str, Any]] = []
-    size, broken = 0, 0
-    with file.open("rb") as lines:  # as bytes: text may hold U+2028, at which str.splitlines would cut
-        for number, line in enumerate(lines, start=1):
-            row = _parse(line)
-            if row is None:
-                broken = broken or number
-            elif broken:
-                raise UserError(f"{file} line {broken} is no JSON object; restore it, or delete the folder and rerun")
-            else:
-                rows.append(row)
-                size += len(line)
-    return rows, size
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _truncate_torn_tail(file: Path) -> int:
-    rows, size = _complete_rows(file)
-    if size < file.stat().st_size:
-        os.truncate(file, size)
-    return len(rows)

@@ -34,8 +34,11 @@ def target_logprobs(
     return [out[i] for i in range(len(prompts))]
 
 
-Plain = dict[int, Float[Tensor, "target vocab"]]
-"""Unsteered log-probabilities by row, kept from one call of `kl_per_token` to the next on the same rows."""
+def divergence(plain: Float[Tensor, "target vocab"], steered: Float[Tensor, "target vocab"]) -> float:
+    """Mean over tokens of KL(p ‖ q) = Σ p (log p - log q) in nats, of two sets of logits, in float64."""
+    log_p, log_q = (logits.double().log_softmax(-1) for logits in (plain, steered))
+    # a token of probability 0 adds nothing, where -inf - -inf would make NaN
+    return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0.0).sum(-1).mean().item()
 
 
 def kl_per_token(
@@ -44,27 +47,15 @@ def kl_per_token(
     targets: Sequence[Sequence[int]],
     steering: Steering,
     batch_size: int = 32,
-    plain: Plain | None = None,
 ) -> list[float]:
-    """Mean over a row's target tokens of KL(unsteered ‖ steered) = Σ p (log p - log q), in nats, teacher-forced.
+    """Mean over a row's target tokens of KL(unsteered ‖ steered) in nats, teacher-forced.
 
-    `targets` hold the end token where it counts (`lm.encode_target`). Exactly 0.0 for a row of coefficient 0. Callers
-    that score the same prompts and targets again hand over one `plain`, at first empty: the unsteered side is then
-    computed once, as long as all of it is no more than LOGITS_HELD. The numbers are the same to the bit.
+    `targets` hold the end token where it counts (`lm.encode_target`). Exactly 0.0 for a row of coefficient 0.
     """
     out: dict[int, float] = {}
-    keeps = plain is not None and sum(map(len, targets)) * lm.model.config.vocab_size <= LOGITS_HELD
-    known: Plain = plain if plain is not None and keeps else {}
     for rows in _score_batches(lm, prompts, targets, batch_size):
-        if any(r not in known for r in rows):
-            logits = _target_logits(lm, rows, prompts, targets, None)
-            known |= {r: x.double().log_softmax(-1) for r, x in zip(rows, logits, strict=True)}
-        steered = _target_logits(lm, rows, prompts, targets, steering)
-        for r, q in zip(rows, steered, strict=True):
-            log_p, log_q = known[r] if keeps else known.pop(r), q.double().log_softmax(-1)
-            # a token of probability 0 adds nothing, where -inf - -inf would make NaN
-            terms = torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0.0)
-            out[r] = terms.sum(-1).mean().item()
+        plain, steered = (_target_logits(lm, rows, prompts, targets, s) for s in (None, steering))
+        out |= {r: divergence(p, q) for r, p, q in zip(rows, plain, steered, strict=True)}
     return [out[i] for i in range(len(prompts))]
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from analysis.curve import report, setting, size
 from analysis.dose import WELL_FORMED
 from analysis.nulls import family, is_null
-from analysis.summary import CORRECTION, UPSTREAM, outcomes, select, summarise
+from analysis.summary import CORRECTION, UNSTEERED, UPSTREAM, outcomes, select, summarise
 from corrector.errors import run_cli
 from figures import style
 
@@ -54,6 +54,12 @@ AXES = {
     "norm": "coefficient (multiples of the mean residual norm; positive = more correction)",
     "kl": "coefficient (nats of KL a token; positive = more correction)",
 }
+CLAMPED = {
+    "natural": "coefficient (projection set to midway between the classes + coef · ‖v‖)",
+    "norm": "coefficient (projection set to midway between the classes + coef · mean residual norm)",
+}
+"""The axes of clamp, of which coefficient 0 steers too."""
+UNCLAMPED = "Dotted across: unsteered, which coefficient 0 of clamp is not."
 NOTE = "Miniature (model organism): the shape shows what the lab measures, not how larger correctors behave."
 
 BAND = "Grey: 2.5 to 97.5 % of the mean curves of random and orthogonal directions of equal norm."
@@ -118,6 +124,7 @@ def _edit_ratio(ax: Axes, table: pd.DataFrame, numbers: dict[str, Any], columns:
     else:
         _controls(ax, table, "edit_ratio")
     _named(ax, table)
+    _unsteered(ax, table, "edit_ratio", style.INK, "unsteered")
     _with_band(ax, steered, "edit_ratio", "correction vector", CORRECTION)
     if "slope" in numbers:
         ends = [numbers["usable"][0], numbers["usable"][-1]]
@@ -143,7 +150,7 @@ def _named(ax: Axes, table: pd.DataFrame) -> None:
     """Thin lines of the named controls, one legend entry a family; prompt baselines, without a coefficient, across."""
     spare, seen = iter(SPARE), set[str]()
     for direction in dict.fromkeys(table["direction"]):
-        if direction in (CORRECTION, UPSTREAM) or is_null(direction):
+        if direction in (CORRECTION, UNSTEERED, UPSTREAM) or is_null(direction):
             continue
         rows, kind = select(table, direction=direction).dropna(subset="edit_ratio"), family(direction)
         colour, dashes, label = CONTROLS.get(kind) or (next(spare, style.SKY), "-.", direction)
@@ -167,6 +174,12 @@ def _controls(ax: Axes, table: pd.DataFrame, column: str) -> None:
         ax.plot(rows["coef"], rows[column], color=style.CONTROL, linewidth=0.8, label=label, gid=name, zorder=1.5)
 
 
+def _unsteered(ax: Axes, table: pd.DataFrame, column: str, colour: str, label: str | None = None) -> None:
+    """A line across where the unsteered corrector is no point of the curve, since coefficient 0 steers too."""
+    for value in select(table, direction=UNSTEERED)[column].dropna():
+        ax.axhline(value, color=colour, linestyle=(0, (1, 2)), linewidth=1.1, label=label, gid=f"{column}-unsteered")
+
+
 def _with_band(ax: Axes, rows: pd.DataFrame, column: str, label: str, gid: str) -> None:
     low, high = rows[f"{column}_low"].astype(float), rows[f"{column}_high"].astype(float)
     ax.fill_between(rows["coef"], low, high, color=style.BLUE, alpha=0.18, linewidth=0, gid=f"{gid}-band", zorder=2)
@@ -181,6 +194,7 @@ def _rates(ax: Axes, table: pd.DataFrame, lines: tuple[tuple[str, str, str, str,
             low, high = known[f"{column}_low"].astype(float), known[f"{column}_high"].astype(float)
             ax.fill_between(known["coef"], low, high, color=colour, alpha=0.13, linewidth=0, gid=f"{column}-band")
             ax.plot(known["coef"], known[column], dash, marker=marker, color=colour, label=label, gid=column)
+            _unsteered(ax, table, column, colour)
     ax.set_ylim(-0.03, 1.04)
     ax.set_ylabel("share of items")
     style.legend_above(ax)
@@ -191,6 +205,7 @@ def _loop(ax: Axes, table: pd.DataFrame, name: str) -> None:
     steered = select(table, direction=CORRECTION).dropna(subset=column)
     _controls(ax, table, column)
     _with_band(ax, steered, column, "upstream + corrector", CORRECTION)
+    _unsteered(ax, table, column, style.INK, "unsteered")
     for value in select(table, direction=UPSTREAM)[column].dropna():
         ax.axhline(value, color=style.VERMILLION, linestyle="--", linewidth=1.3, label="upstream alone", gid=UPSTREAM)
     ax.set_ylabel(f"loop: {name}\n(mean of {int(steered['n_problems'].max())} problems)")
@@ -213,15 +228,25 @@ def _coefficients(axes: list[Axes], table: pd.DataFrame, numbers: dict[str, Any]
             if beyond:
                 edge = (end[0] + min(beyond, key=lambda c: abs(c - end[0]))) / 2
                 ax.axvspan(*sorted((edge, limit)), color=style.SHADE, linewidth=0, zorder=0, gid="unusable")
-        ax.axvline(0, color=style.MUTED, linewidth=0.7, linestyle=":", zorder=1, gid="unsteered")
+        if not len(select(table, direction=UNSTEERED)):
+            ax.axvline(0, color=style.MUTED, linewidth=0.7, linestyle=":", zorder=1, gid="unsteered")
         ax.tick_params(labelbottom=ax is axes[-1])
-    axes[-1].set_xlabel(AXES[numbers.get("coef_unit", "natural")])
+    labels = CLAMPED if numbers.get("operator") == "clamp" else AXES
+    axes[-1].set_xlabel(labels[numbers.get("coef_unit", "natural")])
 
 
 def _heading(task: str, numbers: dict[str, Any]) -> str:
     bold = task.replace(" ", r"\ ").replace("_", r"\_")
     found = "steers" if numbers["steers"] else "does not steer here"
-    return f"$\\bf{{{bold}}}$: {found}, n = {size(numbers)}\n{', '.join(setting(numbers))}"
+    told = [*setting(numbers), *_specially(numbers)]
+    return f"$\\bf{{{bold}}}$: {found}, n = {size(numbers)}\n{', '.join(told)}"
+
+
+def _specially(numbers: dict[str, Any]) -> list[str]:
+    """The operator where it is clamp, and the gate where there is one."""
+    gate = numbers.get("condition")
+    clamped = [numbers["operator"]] if numbers.get("operator") else []
+    return [*clamped, *([f"gated {gate['side']} at {gate['when']}, layer {gate['layer']}"] if gate else [])]
 
 
 def _slope(numbers: dict[str, Any]) -> str:
@@ -237,6 +262,7 @@ def _footer(figure: Figure, statistics: dict[str, Any]) -> None:
     sentences = (
         "False rewrite: share of the right sentences that were edited. Missed rewrite: share of the wrong ones copied.",
         "Bands: 95 % bootstrap over questions.",
+        UNCLAMPED if any(numbers.get("operator") == "clamp" for numbers in statistics["tasks"].values()) else "",
         f"Shaded: outside the usable range (well-formed under {WELL_FORMED:.0%}{_on(statistics)}); "
         "the line is fitted inside it.",
         BAND if any(numbers.get("null_band") for numbers in statistics["tasks"].values()) else "",

@@ -14,6 +14,7 @@ from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.tasks.base import Pair, Task
 from steering.cells import Cell, Setting, unsteered_tokens, with_kl
+from steering.operators import IDENTITY_AT_ZERO
 from steering.vectors import SteeringVector
 
 Unit = Literal["natural", "norm", "kl"]
@@ -34,11 +35,11 @@ def mean_norms(card: Mapping[str, Any]) -> dict[int, float]:
 def dose(
     vector: Mapping[int, Tensor], layers: Sequence[int], coef: float, norms: Mapping[int, float], operator: str = "add"
 ) -> float | None:
-    """|coef|·‖v‖ / mean‖h‖, the largest of the steered layers; 0 at coefficient 0.
+    """|coef|·‖v‖ / mean‖h‖, the largest of the steered layers; 0 at coefficient 0 where that is no steering.
 
     None where a layer's mean ‖h‖ is not known, and for operators other than `add`, which do not write coef·v.
     """
-    if coef == 0:
+    if coef == 0 and operator in IDENTITY_AT_ZERO:
         return 0.0
     if operator != "add" or any(k not in norms for k in layers):
         return None

@@ -33,6 +33,8 @@ from probes.contrasts import (
 from probes.directions import Direction, Method, fit
 from probes.separability import separability
 from probes.sites import Site
+from steering.interventions import Gate
+from steering.origins import along, middle
 from steering.vectors import SteeringVector
 
 ContrastKind = Literal["copy_rewrite", "annotated", "teacher_forced", "minimal", "instruction"]
@@ -207,7 +209,10 @@ def _layers(
     rows_by_layer: dict[int, tuple[float, float, float]],
     acts: tuple[Activations, Activations],
 ) -> dict[str, dict[str, float | None]]:
-    """What the card says of every layer; dose = ‖v‖ / mean‖h‖ over both classes of the training contrast."""
+    """What the card says of every layer; dose = ‖v‖ / mean‖h‖ over both classes of the training contrast.
+
+    `origin` and `threshold` are projections h·u (`steering.origins`), so that the vector can clamp and gate.
+    """
     out: dict[str, dict[str, float | None]] = {}
     for k, direction in directions.items():
         mean_norm = float(torch.cat([a.at(k) for a in acts]).norm(dim=-1).mean())
@@ -220,6 +225,8 @@ def _layers(
             "mean_norm": mean_norm,
             "dose": direction.norm / mean_norm,
             "explained_variance": direction.explained_variance,
+            "origin": along(middle(*acts, k), direction.vector),
+            "threshold": Gate.of(direction).threshold,
         }
     return out
 

@@ -16,6 +16,8 @@ from corrector.tasks.base import Pair, Task
 from steering.cells import Cell, Setting
 from steering.controls import Battery
 from steering.doses import Calibration, Unit, dose, in_norms, mean_norms
+from steering.operators import IDENTITY_AT_ZERO
+from steering.origins import Origins, own_origins
 from steering.vectors import SteeringVector
 
 CORRECTION = "correction"
@@ -27,7 +29,8 @@ class Grid:
     """What a task is swept over: a vector, where it is written, its controls, the coefficients and their unit.
 
     `factors[direction][coef]` multiply the vectors where the unit is kl; a control's coefficient without one is left
-    out. `vector` is natural: see `written`.
+    out. `origins[direction]` are the controls' where the operator is clamp; one without is left out. `vector` is
+    natural: see `written`.
     """
 
     vector: SteeringVector
@@ -36,6 +39,7 @@ class Grid:
     battery: Battery = field(default_factory=Battery)
     unit: Unit = "natural"
     factors: Factors = field(default_factory=dict)
+    origins: Origins = field(default_factory=dict)
 
     @property
     def written(self) -> SteeringVector:
@@ -43,23 +47,33 @@ class Grid:
         return written(self.vector, self.unit)
 
     def correction(self) -> list[Cell]:
-        """The unsteered cell, then the vector at every coefficient but 0."""
-        vector = self.written
-        return [Cell("none", 0.0), *self._cells(CORRECTION, {k: vector.at(k) for k in self.setting.layers})]
+        """The unsteered cell, then the vector at every coefficient (0 only where the operator acts there)."""
+        vector, layers = self.written, self.setting.layers
+        origin = own_origins(vector, layers) if self.clamps else None
+        return [Cell("none", 0.0), *self._cells(CORRECTION, {k: vector.at(k) for k in layers}, origin)]
 
     def controls(self) -> list[Cell]:
-        """Every control direction at every coefficient but 0, then the prompt baselines, once each."""
-        steered = [cell for name, control in self.battery.directions.items() for cell in self._cells(name, control)]
+        """Every control direction at the vector's coefficients, then the prompt baselines, once each."""
+        known = {k: v for k, v in self.battery.directions.items() if not self.clamps or k in self.origins}
+        steered = [cell for k, v in known.items() for cell in self._cells(k, v, self.origins.get(k))]
         return steered + [Cell(name, 0.0, instruction=text) for name, text in self.battery.prompts.items()]
 
-    def _cells(self, name: str, vector: Mapping[int, Any]) -> list[Cell]:
+    @property
+    def clamps(self) -> bool:
+        """Whether the operator needs origins."""
+        return self.setting.operator == "clamp"
+
+    def _cells(self, name: str, vector: Mapping[int, Any], origins: Mapping[int, float] | None) -> list[Cell]:
         layers, norms, out = tuple(vector), mean_norms(self.vector.card), []
-        for coef in sorted({c for c in self.coefs if c != 0}):
+        origin = None if origins is None else tuple(origins[k] for k in layers)
+        # 0, the reference, is measured always: where it is no steering by the unsteered cell, else by its own too.
+        zero = set[float]() if self.setting.operator in IDENTITY_AT_ZERO else {0.0}
+        for coef in sorted({c for c in self.coefs if c != 0} | zero):
             factor = self.factors.get(name, {}).get(coef) if self.unit == "kl" else None
             if self.unit == "kl" and factor is None:
                 continue
             size = dose(vector, layers, coef if factor is None else factor, norms, self.setting.operator)
-            out.append(Cell(name, coef, dict(vector), layers, factor, size))
+            out.append(Cell(name, coef, dict(vector), layers, factor, size, origin=origin))
         return out
 
 
@@ -94,6 +108,11 @@ def calibrated(grid: Grid, lm: LanguageModel, task: Task, pairs: Sequence[Pair])
                 tqdm.write(f"{task.name}: {name} at {target:+g} is left out: {error}", file=sys.stderr)
     record = {name: {repr(c): f for c, f in by_coef.items()} for name, by_coef in found.items()}
     return dataclasses.replace(grid, factors=found), {"factors": record, "unreached": unreached}
+
+
+def read_origins(record: Mapping[str, Any]) -> Origins:
+    """The controls' origins that selection.json keeps of a task."""
+    return {name: {int(k): x for k, x in by_layer.items()} for name, by_layer in record.get("origins", {}).items()}
 
 
 def read_factors(record: Mapping[str, Any]) -> Factors:

@@ -15,18 +15,21 @@ from corrector.decoding import check_request
 from corrector.errors import UserError
 from corrector.models import LanguageModel, load
 from corrector.records import RunFolder, default_name
-from corrector.scoring import Plain
 from corrector.tasks.base import Pair, Split, Task, check_disjoint
 from probes.directions import Method
 from steering.bands import Row, bands, choose, dose, means
-from steering.cells import Cell, Setting, correct, unsteered_tokens, with_kl
+from steering.cells import Cell, Setting
 from steering.conditions import Name, contrast_under, pairs_under
 from steering.controls import random_controls
+from steering.crossing import Unsteered, cross, unsteered
 from steering.extract import extract_vectors, with_standard
 from steering.interventions import Vector, make_bank
 from steering.operators import operator as operator_named
 from steering.positions import check_span
 from steering.vectors import SteeringVector
+
+TOGETHER = 16
+"""Cells that are measured at once."""
 
 
 @dataclass(frozen=True)
@@ -213,19 +216,20 @@ def _measure(config: Map, work: Work, folder: RunFolder, split: Split, cells: Se
     """
     lm, task = work.lm, work.task
     pairs = work.test if split == "test" else work.validation
-    unsteered: list[list[int]] = []
-    plain: Plain = {}
-    for i, spot in enumerate(tqdm(cells, desc=f"{task.name}: {split}", unit="cell")):
-        start = before + i * len(pairs)
-        missing = start + len(pairs) - max(folder.count("edits"), start)
+    plain: Unsteered | None = None
+    for first in tqdm(range(0, len(cells), TOGETHER), desc=f"{task.name}: {split}", unit=f"{TOGETHER} cells"):
+        part = cells[first : first + TOGETHER]
+        start = before + first * len(pairs)
+        missing = start + len(part) * len(pairs) - max(folder.count("edits"), start)
         if missing <= 0:
             continue
-        cell, setting = Cell(spot.direction, spot.coef, spot.vector), Setting(spot.layers, config.span, config.operator)
-        rows = correct(lm, task, pairs, cell, setting)
-        if split == "test":
-            unsteered = unsteered or unsteered_tokens(lm, task, pairs)
-            rows = with_kl(lm, pairs, rows, unsteered, cell, setting, plain)
-        folder.append("edits", [{"split": split, "kl": None, **row} for row in rows[-missing:]])
+        plain = plain or unsteered(lm, task, pairs)
+        crossed = [Cell(spot.direction, spot.coef, spot.vector, layers=spot.layers) for spot in part]
+        by_cell = cross(lm, task, pairs, crossed, Setting((), config.span, config.operator), plain)
+        rows = [
+            {"split": split, **row, **({} if split == "test" else {"kl": None})} for rows in by_cell for row in rows
+        ]
+        folder.append("edits", rows[-missing:])
     return before + len(cells) * len(pairs)
 
 

@@ -91,7 +91,8 @@ def _project(h: Tensor, u: Tensor) -> Tensor:
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({"add": add, "ablate": ablate, "clamp": clamp, "rotate": rotate})
 IDENTITY_AT_ZERO = frozenset({"add", "ablate", "rotate"})
-"""Operators of which coefficient 0 is no steering. Sweeps of others have to run their coefficient 0 as well."""
+"""Operators of which coefficient 0 is no steering. Sweeps run the coefficient 0 of others as well, beside the
+unsteered model."""
 
 
 def operator(name: str) -> Operator:

@@ -16,7 +16,11 @@ from corrector.tasks.base import Pair, Task
 from probes.directions import Method
 from steering.cells import Cell, Setting, correct, mean
 from steering.collapse import WELL_FORMED, usable_range
+from steering.crossing import cross, unsteered
 from steering.extract import ContrastKind, contrast_of, extract_vectors, with_standard
+from steering.gating import Gating
+from steering.operators import IDENTITY_AT_ZERO
+from steering.origins import own_origins
 from steering.vectors import SteeringVector
 
 Factor = Callable[[SteeringVector, Setting, float], float]
@@ -76,9 +80,14 @@ class Selection:
     candidates: tuple[Candidate, ...]
     chosen: int
     well_formed: Mapping[float, float]
-    """Share of well-formed validation corrections by coefficient: at 0 and at both ends."""
+    """Share of well-formed validation corrections by coefficient: at both ends, and at 0 where that is no steering."""
     left_out: tuple[str, ...] = ()
     """Why each candidate that could not be steered at both ends was none."""
+
+    @property
+    def source(self) -> Source:
+        """Where the chosen vector was read and is written."""
+        return self.candidates[self.chosen].source
 
     def record(self) -> dict[str, Any]:
         """What selection.json says of a task."""
@@ -134,6 +143,7 @@ def select(
     coefs: tuple[float, float],
     operator: str = "add",
     factor: Factor | None = None,
+    gating: Gating | None = None,
 ) -> Selection:
     """Steer validation pairs at both ends of the coefficients with every source and layer; take the longest reach.
 
@@ -141,30 +151,35 @@ def select(
     spans most, edit_ratio[1] - edit_ratio[0], is taken; where that ties too, as when nothing moves, the one that
     separates best (AUROC). Usable candidates go first: at least WELL_FORMED of their
     corrections stay well-formed at both ends. Where none is usable, the one that keeps most well-formed is taken, and
-    `usable_on_validation` says so. With `factor`, candidates for which it raises UserError are left out with a line;
-    that error is raised where it leaves none.
+    `usable_on_validation` says so. With `factor`, candidates for which it raises UserError are left out with a line,
+    and so are those whose gate opens for no pair; the first error is raised where that leaves none.
     """
     tries = [(s, tuple(k)) for s in sources if (s.contrast, s.read) in found for k in layers]
-    plain = correct(lm, task, pairs, Cell("none", 0.0), Setting((0,), "prompt_last"))
-    unsteered = mean(plain, "edit_ratio")
+    alone = unsteered(lm, task, pairs)
+    (plain,) = cross(lm, task, pairs, [Cell("none", 0.0)], Setting((0,), "prompt_last"), alone)
+    at_zero = mean(plain, "edit_ratio")
     candidates: list[Candidate] = []
     refusals: list[UserError] = []
     for source, chosen in tqdm(tries, desc=f"{task.name}: choose layer", unit="candidate"):
         vector = found[source.contrast, source.read]
-        setting = Setting(chosen, source.write, operator)
+        setting = Setting(chosen, source.write, operator, gating.gate(vector, chosen) if gating else None)
+        origin = tuple(own_origins(vector, chosen).values()) if operator == "clamp" else None
         try:
             factors = [factor(vector, setting, c) if factor and c else None for c in coefs]
         except UserError as error:
-            refusals.append(error)
-            tqdm.write(f"{task.name}: layers {list(chosen)} at {source.write} are left out: {error}", file=sys.stderr)
+            refusals.append(_left_out(task, setting, error))
             continue
-        cells = [Cell("correction", c, vector, factor=f) for c, f in zip(coefs, factors, strict=True)]
-        ends = [correct(lm, task, pairs, cell, setting) for cell in cells]
+        scaled = zip(coefs, factors, strict=True)
+        cells = [Cell("correction", c, vector, factor=f, origin=origin) for c, f in scaled]
+        ends = cross(lm, task, pairs, cells, setting, alone)
+        if setting.gate is not None and not any(row["applied"] for rows in ends for row in rows):
+            refusals.append(_left_out(task, setting, _shut(setting.gate.layer, len(pairs))))
+            continue
         low, high = (mean(rows, "edit_ratio") for rows in ends)
         formed = [mean(rows, "well_formed") for rows in ends]
         auroc = largest(vector, chosen, "auroc")
-        # An end at coefficient 0 moves nothing, so a one-sided sweep goes by its other end.
-        reach = min(math.copysign(1, c) * (x - unsteered) for c, x in zip(coefs, (low, high), strict=True) if c != 0)
+        # An end at coefficient 0 is on neither side, so a one-sided sweep goes by its other end.
+        reach = min(math.copysign(1, c) * (x - at_zero) for c, x in zip(coefs, (low, high), strict=True) if c != 0)
         candidates.append(Candidate(source, chosen, auroc, (low, high), (formed[0], formed[1]), reach))
     if not candidates:
         raise refusals[0]
@@ -177,8 +192,11 @@ def select(
         best = max(range(len(candidates)), key=lambda i: min(candidates[i].well_formed))
     winner = candidates[best]
     vector = found[winner.source.contrast, winner.source.read]
-    setting = Setting(winner.layers, winner.source.write, operator)
-    shares = {**dict(zip(coefs, winner.well_formed, strict=True)), 0.0: mean(plain, "well_formed")}
+    gate = gating.gate(vector, winner.layers) if gating else None
+    setting = Setting(winner.layers, winner.source.write, operator, gate)
+    shares = dict(zip(coefs, winner.well_formed, strict=True))
+    if operator in IDENTITY_AT_ZERO:
+        shares[0.0] = mean(plain, "well_formed")
     return Selection(vector, setting, tuple(candidates), best, shares, tuple(map(str, refusals)))
 
 
@@ -196,7 +214,9 @@ def usable_on(
     that keep WELL_FORMED of them.
     """
     shares = dict(known)
-    for cell in cells:
+    # Where coefficient 0 steers too, its share is that of its own cell, not that of the unsteered one.
+    steered = [cell for cell in cells if cell.vector is not None]
+    for cell in steered if any(cell.coef == 0 for cell in steered) else cells:
         if cell.coef not in shares:
             shares[cell.coef] = mean(correct(lm, task, pairs, cell, setting), "well_formed")
     coefs = sorted(shares)
@@ -206,7 +226,20 @@ def usable_on(
     }
 
 
+def _left_out(task: Task, setting: Setting, error: UserError) -> UserError:
+    layers, span = list(setting.layers), setting.span
+    tqdm.write(f"{task.name}: layers {layers} at {span} are left out: {error}", file=sys.stderr)
+    return error
+
+
+def _shut(layer: int, n: int) -> UserError:
+    return UserError(
+        f"the gate at layer {layer} opens for none of {n} validation pairs; choose the other --gate-side, another "
+        "--gate-layer, or no --gate"
+    )
+
+
 def largest(vector: SteeringVector, layers: Sequence[int], name: str) -> float | None:
     """The largest of a number that the vector's card gives for every layer; None where it gives none."""
     known = vector.card.get("layers", {})
-    return max((float(known[str(k)][name]) for k in layers if str(k) in known), default=None)
+    return max((float(known[str(k)][name]) for k in layers if name in known.get(str(k), {})), default=None)

@@ -85,5 +85,8 @@ def _mask(mask: Any, rows: int, n_slots: int, device: torch.device) -> Tensor:
         return torch.ones(rows, n_slots, dtype=torch.bool, device=device)
     if not isinstance(mask, Tensor) or mask.ndim != 2 or tuple(mask.shape) != (rows, n_slots):
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise UserError(f"attention_mask {shape} is not the ({rows}, {n_slots}) rows x slots that steer reads")
+        raise UserError(
+            f"attention_mask {shape} is not the ({rows}, {n_slots}) rows x slots that steer reads; for the lab's own "
+            "decoding use decode(..., steering=Intervention(...))"
+        )
     return mask.to(device).bool()

@@ -15,12 +15,12 @@ from corrector.decoding import check_request
 from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.tasks.base import Pair, Task
-from probes.capture import Activations, capture_all
 from probes.contrasts import INSTRUCTIONS
-from probes.sites import Site
 from steering.controls.drawn import Directions, orthogonal_controls, other_layers, random_controls
 from steering.controls.fitted import length_controls, shuffled_controls
-from steering.extract import ContrastKind, contrast_of
+from steering.controls.states import States, train_states
+from steering.extract import ContrastKind
+from steering.interventions import Gate
 from steering.vectors import SteeringVector
 
 Controls = int | Literal["full"]
@@ -70,22 +70,18 @@ def full_battery(
     contrast: ContrastKind,
     n_train: int,
     seed: int,
+    gate: Gate | None = None,
 ) -> Battery:
     """Every control of the sweep: random, orthogonal, shuffled labels, length, other layers and prompt baselines.
 
     Fitted ones are of n_train matched pairs of the train split under the vector's contrast. `pairs` are what is
-    corrected, and only tell whether the model can read the prompt baselines. What cannot be made is in `absent`.
+    corrected, and only tell whether the model can read the prompt baselines. What cannot be made is in `absent`, and so
+    is what would be written before the `gate` can be read.
     """
 
     @cache
-    def train() -> tuple[Activations, Activations, list[int]]:
-        drawn = contrast_of(contrast, lm, task, "train", n_train, seed)
-        site: Site = vector.site  # pyright: ignore[reportAssignmentType] (a vector's site is one that was captured)
-        pos, neg = (
-            capture_all(lm, sequences, (site,), sorted(layers), (vector.span,))[site, vector.span]
-            for sequences in drawn.sequences(lm)
-        )
-        return pos, neg, [len(s.pair.last) for s in (*drawn.positives, *drawn.negatives)]
+    def train() -> States:
+        return train_states(lm, task, vector, layers, contrast, n_train, seed)
 
     makers: dict[tuple[str, ...], Callable[[], Directions]] = {
         ("random",): lambda: random_controls(vector, layers, RANDOM, seed),
@@ -102,6 +98,10 @@ def full_battery(
             directions |= make()
         except UserError as error:
             absent |= dict.fromkeys(names, str(error))
+    if gate is not None:
+        late = {name: min(by_layer) for name, by_layer in directions.items() if min(by_layer) < gate.layer}
+        directions = {name: by_layer for name, by_layer in directions.items() if name not in late}
+        absent |= {name: f"written at layer {k}, before the gate at layer {gate.layer}" for name, k in late.items()}
     for name, text in PROMPTS.items():
         try:
             encoded = [lm.encode(f"{p.question} {text}", p.prefix, p.last) for p in pairs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +25,8 @@ class LayerVectors(Protocol):
 
 
 Vector = LayerVectors | Mapping[int, Tensor]
+Coef = float | Sequence[float | None] | Tensor
+"""One coefficient for all rows (a number or a tensor []), or one a row (None: the row is left alone)."""
 
 
 def layers_of(vector: Vector) -> list[int]:
@@ -61,3 +64,27 @@ def of_head(vector: Vector, head: int, n_heads: int) -> dict[int, Float[Tensor, 
         raise UserError(f"head={head} not in 0..{n_heads - 1}; choose --head in that range")
     bank = make_bank([vector], layers_of(vector), "z")[0]
     return dict(zip(layers_of(vector), by_head(bank, n_heads)[:, head], strict=True))
+
+
+def coefficients(coef: Coef) -> tuple[Tensor, tuple[float | None, ...]]:
+    """As a tensor ([] or [rows], 0 for None), and one a row as numbers (a single one where all share it)."""
+    if isinstance(coef, Tensor):
+        if coef.ndim > 1:
+            raise UserError(f"coef of shape {tuple(coef.shape)} is neither one number nor one a row")
+        values, given = coef, tuple(coef.detach().reshape(-1).tolist())
+    else:
+        given = (coef,) if isinstance(coef, float | int) else tuple(coef)
+        filled = [0.0 if c is None else c for c in given]
+        values = torch.tensor(filled[0] if isinstance(coef, float | int) else filled, dtype=torch.float64)
+    if bad := [c for c in given if c is not None and not math.isfinite(c)]:
+        raise UserError(f"coef={bad[0]} is not finite; choose finite --coef")
+    return values, given
+
+
+def check_norms(bank: Tensor, layers: Sequence[int], used: set[int]) -> None:
+    """Raise UserError for a used direction that is zero or not finite at a layer."""
+    norms = bank.detach().float().norm(dim=-1)
+    for w in sorted(used):
+        for layer, norm in zip(layers, norms[w].tolist(), strict=True):
+            if not 0 < norm < math.inf:
+                raise UserError(f"direction {w} has norm {norm} at layer {layer}; give one that is finite and not 0")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from corrector.errors import UserError
 from corrector.prompts import Encoded
-from steering.interventions.banks import Vector, layers_of, make_bank
+from steering.interventions.banks import Coef, Vector, layers_of, make_bank
 from steering.interventions.gates import Gate
-from steering.interventions.intervention import Coef, Intervention
+from steering.interventions.intervention import Intervention
 from steering.interventions.writes import Write
 
 
@@ -60,7 +60,7 @@ class Edit:
 class Composition:
     """Interventions that act together; at one place in the order of the list, each on what the one before left.
 
-    Implements `corrector.decoding.Steering`; applications are the sum of its parts'. A gate reads what the parts
+    Implements `corrector.decoding.LiveSteering`; applications are the sum of its parts'. A gate reads what the parts
     before it have written.
     """
 
@@ -99,9 +99,28 @@ class Composition:
         for p in self.parts:
             p.begin(rows, prompts)
 
-    def forward(self, position_ids: Int[Tensor, "live seq"], real: Bool[Tensor, "live seq"]) -> None:
+    def admit(self, rows: Sequence[int], prompts: Sequence[Encoded]) -> None:
         for p in self.parts:
-            p.forward(position_ids, real)
+            p.admit(rows, prompts)
+
+    def forward(self, position_ids: Int[Tensor, "fed seq"], real: Bool[Tensor, "fed seq"], first: int = 0) -> None:
+        for p in self.parts:
+            p.forward(position_ids, real, first)
+
+    def pass_by(self, position_ids: Int[Tensor, "fed seq"]) -> None:
+        for p in self.parts:
+            p.pass_by(position_ids)
+
+    @property
+    def n_below(self) -> int:
+        return min(p.n_below for p in self.parts)
+
+    def retract(self, n_fed: Int[Tensor, " fed"]) -> None:
+        for p in self.parts:
+            p.retract(n_fed)
+
+    def reach(self, row: int, prompt: Encoded) -> int:
+        return min(p.reach(row, prompt) for p in self.parts)
 
     def keep(self, index: Int[Tensor, " kept"]) -> None:
         for p in self.parts:

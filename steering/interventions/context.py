@@ -9,10 +9,9 @@ from typing import Any
 
 from corrector.errors import UserError
 from corrector.prompts import FIELDS, Encoded
-from steering.interventions.banks import Vector
+from steering.interventions.banks import Coef, Vector
 from steering.interventions.composition import Composition, Edit, compose
 from steering.interventions.gates import Gate
-from steering.interventions.intervention import Coef
 from steering.tracking import Tracker
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,21 +14,19 @@ from torch import Tensor
 from corrector.errors import UserError
 from corrector.prompts import Encoded
 from probes.sites import Site, check_site
-from steering.interventions.banks import Vector, layers_of, make_bank
+from steering.interventions.banks import Coef, Vector, check_norms, coefficients, layers_of, make_bank
 from steering.interventions.gates import Gate
+from steering.interventions.states import RowsState, joined, rows_state
 from steering.interventions.writes import Write, check_places, hooked
 from steering.operators import IDENTITY_AT_ZERO
 from steering.operators import operator as operator_named
-from steering.positions import Range, check_span, overlap, resolve
-
-Coef = float | Sequence[float | None] | Tensor
-"""One coefficient for all rows (a number or a tensor []), or one a row (None: the row is left alone)."""
+from steering.positions import END, Range, check_span, overlap, resolve
 
 
 class Intervention:
     """Per-row steering: row r has h ← operator(h, bank[which[r]], coef[r]) at its span, in each of `layers`.
 
-    Implements `corrector.decoding.Steering`. `layers` name blocks from 0, and h is what stands at `site` of a block
+    Implements `corrector.decoding.LiveSteering`. `layers` name blocks from 0, and h is what stands at `site` of a block
     (its output, `resid_post`, by default); `head` narrows site `z` to one head's d_head numbers. A row whose
     coefficient is None keeps its very bits and counts no application, and so does one of coefficient 0 where the
     operator is then the identity; others count one for each real position of the span and layer. `gate` closes
@@ -55,7 +52,7 @@ class Intervention:
         origin: Float[Tensor, "n layers"] | None = None,
     ) -> None:
         check_span(span)
-        self.values, self.coef = _coefficients(coef)
+        self.values, self.coef = coefficients(coef)
         self.shared = self.values.ndim == 0
         """One coefficient for whatever rows there are."""
         if len(layers) != bank.shape[1] or len(set(layers)) != len(layers) or not layers:
@@ -78,11 +75,12 @@ class Intervention:
         at_zero = learned or operator not in IDENTITY_AT_ZERO
         self.active = tuple(c is not None and (c != 0 or at_zero) for c in self.coef)
         """Of each row, whether it is steered."""
-        _check_norms(bank, layers, {w for w, on in zip(which, self.active, strict=True) if on})
+        check_norms(bank, layers, {w for w, on in zip(which, self.active, strict=True) if on})
         self.calls, self.reached = 0, False
         """Hooks fired so far, and whether any token of a span was met, before its gate."""
         self._before = 0
-        self._state: dict[str, Tensor] = {"applied": torch.zeros(0, dtype=torch.long)}
+        self._state: RowsState = {"applied": torch.zeros(0, dtype=torch.long)}
+        self._fed, self._fired = slice(0, 0), 0
         self._ranges: dict[int, list[Range]] = {}
         self._opened: dict[int, set[int]] = {}
         self._mask: Tensor | None = None
@@ -138,38 +136,81 @@ class Intervention:
             yield self
 
     def begin(self, rows: Sequence[int], prompts: Sequence[Encoded]) -> None:
-        if not self.shared and (bad := [r for r in rows if not 0 <= r < len(self.coef)]):
-            raise UserError(f"row {bad[0]} has no coefficient; there are {len(self.coef)}, give one a prompt")
-        ranges = [resolve(self.span, p.spans) for p in prompts]
-        self._ranges = dict(zip(rows, ranges, strict=True))
-        self._opened = {r: set() for r in rows}
-        self._before, n = self.total, max([1, *map(len, ranges)])
-        padded = torch.tensor([[*r, *[(0, 0)] * (n - len(r))] for r in ranges])
-        at = [0 if self.shared else r for r in rows]
-        which = [self.which[i] for i in at]
-        origin = torch.zeros(len(at), len(self.layers)) if self._origin is None else self._origin[which]
-        self._state = {
-            "row": torch.tensor(list(rows)),
-            "starts": padded[..., 0],
-            "ends": padded[..., 1],
-            "last": torch.tensor([p.spans["prompt"][1] - 1 for p in prompts]),
-            "vectors": self.bank[which],
-            "coef": self.values.reshape(-1)[at],
-            "origin": origin,
-            "active": torch.tensor([self.active[i] for i in at]),
-            "applied": torch.zeros(len(at), dtype=torch.long),
-            "decided": torch.zeros(len(at), dtype=torch.bool),
-            "open": torch.zeros(len(at), dtype=torch.bool),
-        }
-        self._mask = None
+        self._before, self._ranges, self._opened = self.total, {}, {}
+        self._state = self._rows_state([], [])
+        self.admit(rows, prompts)
 
-    def forward(self, position_ids: Int[Tensor, "live seq"], real: Bool[Tensor, "live seq"]) -> None:
-        s = self._state = {name: t.to(position_ids.device) for name, t in self._state.items()}
-        at = position_ids[..., None]
+    def admit(self, rows: Sequence[int], prompts: Sequence[Encoded]) -> None:
+        """More rows behind the live ones; rows below 0 are left alone."""
+        if not self.shared and (bad := [r for r in rows if r >= len(self.coef)]):
+            raise UserError(f"row {bad[0]} has no coefficient; there are {len(self.coef)}, give one a prompt")
+        self._state, self._mask = joined(self._state, self._rows_state(rows, prompts)), None
+
+    def _rows_state(self, rows: Sequence[int], prompts: Sequence[Encoded]) -> RowsState:
+        """What is known of rows as they begin, one entry a row."""
+        ranges = [resolve(self.span, p.spans) for p in prompts]
+        self._ranges |= dict(zip(rows, ranges, strict=True))
+        self._opened |= {r: set[int]() for r in rows}
+        at = [0 if self.shared or r < 0 else r for r in rows]
+        which = [self.which[i] for i in at]
+        return rows_state(
+            rows,
+            prompts,
+            ranges,
+            vectors=self.bank[which],
+            coef=self.values.reshape(-1)[at],
+            origin=torch.zeros(len(at), len(self.layers)) if self._origin is None else self._origin[which],
+            active=torch.tensor([r >= 0 and self.active[i] for r, i in zip(rows, at, strict=True)], dtype=torch.bool),
+        )
+
+    def forward(self, position_ids: Int[Tensor, "fed seq"], real: Bool[Tensor, "fed seq"], first: int = 0) -> None:
+        self._state = {name: t.to(position_ids.device) for name, t in self._state.items()}
+        self._fed, self._fired = slice(first, first + len(position_ids)), 0
+        s, at = self._now(), position_ids[..., None]
         inside = ((at >= s["starts"][:, None]) & (at < s["ends"][:, None])).any(-1)
         self._set_mask(inside & real & s["active"][:, None])
         self.reached = self.reached or not self._idle
         self._positions, self._real, self._undecided = position_ids, real, self.gate is not None
+
+    def pass_by(self, position_ids: Int[Tensor, "fed seq"]) -> None:
+        """The next forward feeds rows that are not this intervention's: its hooks do nothing."""
+        self._set_mask(torch.zeros_like(position_ids, dtype=torch.bool))
+        self._undecided = False
+
+    def _now(self) -> RowsState:
+        """The state of the rows that are fed."""
+        return {name: t[self._fed] for name, t in self._state.items()}
+
+    def _note(self, **now: Tensor) -> None:
+        """New values of the rows that are fed."""
+        for name, value in now.items():
+            whole = self._state[name].clone()
+            whole[self._fed] = value
+            self._state[name] = whole
+
+    def retract(self, n_fed: Int[Tensor, " fed"]) -> None:
+        """Take back what the last forward applied at positions n_fed and beyond, one number a row it fed."""
+        if self._mask is None or self._idle:
+            return
+        back = self._mask & (self._positions >= n_fed[:, None])
+        if bool(back.any()):
+            self._note(applied=self._now()["applied"] - back.sum(-1) * self._fired)
+            for i, j in back.nonzero().tolist() if self.gate is not None else []:
+                self._opened[int(self._now()["row"][i])].discard(int(self._positions[i, j]))
+
+    @property
+    def n_below(self) -> int:
+        """Blocks that give the same whatever this does: those up to the first that is written to or read."""
+        places = [(self.site, min(self.layers)), *([(self.gate.site, self.gate.layer)] if self.gate else [])]
+        return min(layer + (site == "resid_post") for site, layer in places)
+
+    def reach(self, row: int, prompt: Encoded) -> int:
+        """First position that is written to, or read by the gate."""
+        if row < 0 or not self.active[0 if self.shared else row]:
+            return END
+        starts = [start for start, _ in resolve(self.span, prompt.spans)]
+        read = [prompt.spans["prompt"][1] - 1] if self.gate is not None and self.gate.when == "prompt_last" else []
+        return min([*starts, *read], default=END)
 
     def keep(self, index: Int[Tensor, " kept"]) -> None:
         self._before = self.total - int(self._state["applied"][index].sum())
@@ -178,7 +219,7 @@ class Intervention:
 
     def expected(self, row: int, n_fed: int) -> int:
         """Applications due; with a gate, of the positions that it opened."""
-        if not self.active[0 if self.shared else row]:
+        if row < 0 or not self.active[0 if self.shared else row]:
             return 0
         if self.gate is not None:
             return sum(p < n_fed for p in self._opened[row]) * len(self.layers)
@@ -199,12 +240,16 @@ class Intervention:
 
     def _decide(self, gate: Gate, h: Tensor) -> None:
         """Take from the mask what the gate closes, and note which positions it opens."""
-        mask, s = self._told(h), self._state
+        mask = self._told(h)
+        if not self._undecided:
+            return
+        s = self._now()
         fires = gate.fires(h).to(mask.device)
         if gate.when == "prompt_last":
             here = (self._positions == s["last"][:, None]) & self._real
             new = here.any(-1) & ~s["decided"]
             s["open"], s["decided"] = torch.where(new, (fires & here).any(-1), s["open"]), s["decided"] | new
+            self._note(open=s["open"], decided=s["decided"])
             if bool((mask & ~s["decided"][:, None]).any()):
                 raise RuntimeError(
                     "a token is to be steered before its prompt's last token, at which the gate decides, was fed; "
@@ -219,42 +264,25 @@ class Intervention:
 
     def _write(self, place: int, h: Tensor) -> Tensor | None:
         self.calls += 1
-        mask, s = self._told(h).to(h.device), self._state
+        mask = self._told(h).to(h.device)
         if self._undecided:
             raise RuntimeError("the gate's condition was not read in this forward: its hook did not fire")
         if self._idle:
             return None
+        s = self._now()
         width = self.bank.shape[-1]
         start = 0 if self.head is None else self.head * width
         part = h[..., start : start + width]
         wide = part.to(torch.promote_types(h.dtype, torch.float32))
-        vectors, coef = s["vectors"][:, place, None].to(wide), s["coef"][:, None, None].to(wide)
-        origin = () if self._origin is None else (s["origin"][:, place, None, None].to(wide),)
-        steered = self._operate(wide, vectors, coef, *origin).to(h.dtype)
-        s["applied"] = s["applied"] + mask.sum(-1).to(s["applied"].device)
+        steered = self._steer(place, wide, s).to(h.dtype)
+        self._note(applied=s["applied"] + mask.sum(-1).to(s["applied"].device))
+        self._fired += 1
         # where, not a product with the mask: unsteered positions keep their bits
         part = torch.where(mask[..., None], steered, part)
         return torch.cat([h[..., :start], part, h[..., start + width :]], -1) if self.head is not None else part
 
-
-def _coefficients(coef: Coef) -> tuple[Tensor, tuple[float | None, ...]]:
-    """As a tensor ([] or [rows], 0 for None), and one a row as numbers (a single one where all share it)."""
-    if isinstance(coef, Tensor):
-        if coef.ndim > 1:
-            raise UserError(f"coef of shape {tuple(coef.shape)} is neither one number nor one a row")
-        values, given = coef, tuple(coef.detach().reshape(-1).tolist())
-    else:
-        given = (coef,) if isinstance(coef, float | int) else tuple(coef)
-        filled = [0.0 if c is None else c for c in given]
-        values = torch.tensor(filled[0] if isinstance(coef, float | int) else filled, dtype=torch.float64)
-    if bad := [c for c in given if c is not None and not math.isfinite(c)]:
-        raise UserError(f"coef={bad[0]} is not finite; choose finite --coef")
-    return values, given
-
-
-def _check_norms(bank: Tensor, layers: Sequence[int], used: set[int]) -> None:
-    norms = bank.detach().float().norm(dim=-1)
-    for w in sorted(used):
-        for layer, norm in zip(layers, norms[w].tolist(), strict=True):
-            if not 0 < norm < math.inf:
-                raise UserError(f"direction {w} has norm {norm} at layer {layer}; give one that is finite and not 0")
+    def _steer(self, place: int, h: Tensor, s: dict[str, Tensor]) -> Tensor:
+        """What h [rows, tokens, width] at a layer becomes, at every token; s is the state of its rows."""
+        vectors, coef = s["vectors"][:, place, None].to(h), s["coef"][:, None, None].to(h)
+        origin = () if self._origin is None else (s["origin"][:, place, None, None].to(h),)
+        return self._operate(h, vectors, coef, *origin)

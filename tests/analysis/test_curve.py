@@ -15,6 +15,7 @@ from rich.console import Console
 from analysis.curve import report
 from analysis.dose import dose_statistics, usable_range
 from analysis.summary import outcomes, select, summarise
+from analysis.tradeoff import tradeoff
 from corrector.errors import UserError
 
 COEFS = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -218,3 +219,18 @@ def test_a_run_going_on_is_summarised_as_far_as_it_is(tmp_path: Path) -> None:
     out = StringIO()
     _, statistics = report(run, Console(file=out))
     assert not statistics["finished"] and "not finished" in out.getvalue()
+
+
+@pytest.mark.parametrize("block", [1, 7, 32])
+def test_rows_block_by_block_give_the_numbers_of_rows_cell_by_cell(tmp_path: Path, block: int) -> None:
+    edits = [*sweep_rows("dialogue", 0.4), *sweep_rows("hh", 0.2)]
+    cells = [("upstream", None), ("none", 0.0), *(("correction", c) for c in COEFS if c)]
+    loop = [alignment(d, c, p, helpful=(p * 7 + i) % 3 / 2) for i, (d, c) in enumerate(cells) for p in range(10)]
+    blocks = sorted(edits, key=lambda row: (row["task"], row["item"] // block))
+    loops = sorted(loop, key=lambda row: int(row["problem"][1:]) // block)
+    assert blocks != edits
+    whole, cut = (write_run(tmp_path / name, *rows) for name, rows in (("a", (edits, loop)), ("b", (blocks, loops))))
+    pd.testing.assert_frame_equal(summarise(whole), summarise(cut), check_exact=True)
+    for numbers in (dose_statistics, tradeoff):
+        a, b = ({**numbers(run), "run": ""} for run in (whole, cut))
+        assert a == b

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import torch
 from rich.console import Console
 
 from analysis import map as module
-from analysis.map import main, map_statistics, report, steers, verdict
+from analysis.map import main, map_statistics, report
+from analysis.map_tables import correction, steers, verdict
 from corrector.errors import UserError
 from corrector.records import RunFolder
 from steering.bands import choose, dose, means
@@ -85,12 +87,38 @@ def test_slopes_doses_and_nulls_are_the_planted_ones(numbers):
         assert p["dose"] == pytest.approx(unit) and p["slope_per_dose"] == pytest.approx(slope / unit, rel=1e-4)
         assert p["null_slopes"] == pytest.approx(NULLS)
         assert p["over_null"] == pytest.approx(abs(slope) / 0.1, rel=1e-4)
-        assert p["p"] == pytest.approx(1 / 3 if abs(slope) > 0.1 else 2 / 3, rel=1e-4)
         assert p["kl"] == 2.0
     assert places[2,]["usable"] == [-2.0, -1.0, 0.0, 1.0] and places[2,]["well_formed"] == 0.5
     assert places[1,]["usable"] == [-2.0, -1.0, 0.0, 1.0, 2.0]
     # per dose on validation: 0.2, 0.4, -0.2 and 0.45 / 1.5
     assert [layers for layers, p in places.items() if p["best"]] == [(1,)]
+
+
+def test_p_is_corrected_for_all_places_by_the_studentised_maxima_of_the_nulls(numbers):
+    """Both nulls move every place alike; s² is (slope² + .05² + .1²) / 3, so the null -.1 is largest where slope is."""
+    assert (numbers["n_nulls"], numbers["p_least"]) == (2, pytest.approx(1 / 3, rel=1e-4))
+    scale = {k: math.sqrt((s**2 + 0.05**2 + 0.1**2) / 3) for k, s in SLOPES.items()}
+    maxima = [max(abs(null) / scale[k] for k in SLOPES) for null in NULLS.values()]
+    wanted = {k: (1 + sum(m >= abs(s) / scale[k] - 1e-9 for m in maxima)) / 3 for k, s in SLOPES.items()}
+    found = {tuple(p["layers"]): p["p_corrected"] for p in numbers["places"]}
+    assert found == pytest.approx(wanted, rel=1e-4)
+    assert found[1,] == pytest.approx(1 / 3, rel=1e-4) and found[0,] == pytest.approx(2 / 3, rel=1e-4)
+
+
+def place(slope, half, nulls):
+    ends = {"slope_ends": slope, "slope_ends_low": slope - half, "slope_ends_high": slope + half}
+    return {"layers": [0], **ends, "null_slopes": {f"random-{i:02d}": v for i, v in enumerate(nulls)}}
+
+
+def test_nulls_that_do_not_move_leave_p_1_where_the_interval_holds_0():
+    still = [0.0] * 19
+    assert module._corrected([place(0.01, 0.02, still)]) == [1.0]
+    assert module._corrected([place(1e-17, 0.0, [1e-18] * 19)]) == [1.0]
+    assert module._corrected([place(0.4, 0.1, still), place(0.0, 0.0, still)]) == [0.05, 1.0]
+    assert module._corrected([place(0.4, 0.1, [])]) == [None]
+    # one place with spread says nothing of another without
+    both = module._corrected([place(0.01, 0.02, still), place(0.5, 0.1, [0.1, -0.1] * 9 + [0.0])])
+    assert both == pytest.approx([1.0, 0.05])
 
 
 def test_cells_are_test_means_with_the_unsteered_once_a_layer(numbers):
@@ -102,10 +130,23 @@ def test_cells_are_test_means_with_the_unsteered_once_a_layer(numbers):
 
 
 def test_a_layer_steers_above_its_nulls_only(numbers):
-    single = {p["layers"][0]: steers(p) for p in numbers["places"] if len(p["layers"]) == 1}
+    single = {p["layers"][0]: steers(p, numbers["p_least"]) for p in numbers["places"] if len(p["layers"]) == 1}
     assert single == {0: False, 1: True, 2: False}
     text = verdict(numbers)
     assert "1 of 3 layers (1)" in text and "layers 1 (0.40)" in text and "4.0 times" in text
+    assert "p 0.333 to 0.667, corrected for all 4 places by each null's largest studentised |slope|; 2 nulls" in text
+    assert "allow 0.333 at the least. For p 0.05 give --controls 19 or more." in text
+
+
+def test_a_layer_steers_at_p_05_where_the_nulls_allow_it_and_never_without_nulls():
+    found = {"slope_ends_low": 0.1, "p_corrected": 0.05}
+    assert steers(found, 0.01) and not steers({**found, "p_corrected": 0.06}, 0.01)
+    assert steers({**found, "p_corrected": 1 / 3}, 1 / 3) and not steers({**found, "p_corrected": None}, None)
+    assert not steers({**found, "slope_ends_low": -0.1}, 0.01) and not steers({**found, "slope_ends_low": None}, 0.01)
+    assert correction({"n_nulls": 0}).startswith("Without nulls no layer can be told from chance")
+    enough = {"n_nulls": 19, "p_least": 0.05, "places": [{"p_corrected": 0.05}]}
+    assert correction(enough).startswith("p 0.050, corrected for all 1 places")
+    assert correction(enough).endswith("19 nulls allow 0.050 at the least.")
 
 
 def test_the_report_writes_json_and_prints_the_first_layer_at_the_bottom(run, numbers):
@@ -113,7 +154,8 @@ def test_the_report_writes_json_and_prints_the_first_layer_at_the_bottom(run, nu
     report(run, Console(file=out, width=80))
     assert json.loads((run / "map.json").read_text()) == numbers
     text = out.getvalue()
-    first_column = [line.split()[0] for line in text.splitlines() if line.strip()[:1].isdigit()]
+    tables = text[: text.index("Steers at")]
+    first_column = [line.split()[0] for line in tables.splitlines() if line.strip()[:1].isdigit()]
     assert first_column == ["0-1", "2", "1", "0", "0-1", "2", "1*", "0"]
     assert "(0.70)" in text and "…" not in text  # layer 2 at +2 is in brackets; nothing is cut off
     with RunFolder(run, Map(coef=COEFS, task="toy")) as again:

@@ -16,7 +16,7 @@ from corrector.models import LanguageModel
 from corrector.prompts import template
 from corrector.tasks.base import Problem, Task
 from corrector.tokenizers import bpe_tokenizer
-from corrector.upstreams import LocalUpstream, ReplayUpstream
+from corrector.upstreams import LocalUpstream, ReplayUpstream, ReplayWriter
 from steering.interventions import Intervention
 
 WRITTEN = {
@@ -157,24 +157,17 @@ def test_problems_together_equal_each_alone(bytes_lm):
         assert align([problem], upstream, corrector, task=Sums(), max_rounds=3) == [wanted]
 
 
-def test_steer_is_asked_for_the_live_rows_and_equals_separate_runs(bytes_lm):
+def test_rows_of_one_call_are_steered_apart_as_in_separate_runs(bytes_lm):
     corrector = bytes_lm(1)
     problems = Sums().problems("test", 3)
     coefs = [0.0, 0.0, 0.0, 8.0, 8.0, 8.0]
     bank = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(0))
-    asked = []
 
     def steering(coefs):
-        def of(live):
-            asked.append(live)
-            return Intervention(bank, [1], [0] * len(live), [coefs[i] for i in live], span="prompt_last+output")
-
-        return of
+        return Intervention(bank, [1], [0] * len(coefs), coefs, span="prompt_last+output")
 
     upstream = ReplayUpstream(WRITTEN)
     both = align([*problems, *problems], upstream, corrector, task=Sums(), steer=steering(coefs))
-    assert asked[0] == [0, 1, 2, 3, 4, 5]
-    assert 2 not in asked[1]
     plain = align(problems, upstream, corrector, task=Sums())
     steered = align(problems, upstream, corrector, task=Sums(), steer=steering([8.0] * 3))
     assert both == plain + steered
@@ -194,27 +187,22 @@ def test_text_that_no_model_can_read_stops_its_row_and_a_bad_question_raises(rep
         align([Problem("a", "zebra?")], ReplayUpstream(WRITTEN), repair, task=task)
 
 
-class Counting(ReplayUpstream):
-    def sentences(self, requests):
-        asked.append(len(requests))
-        return super().sentences(requests)
-
-
-asked: list[int] = []
-
-
-def test_equal_requests_are_asked_once():
-    asked.clear()
+def test_equal_requests_are_asked_once(monkeypatch):
+    asked = []
+    submit = ReplayWriter.submit
+    monkeypatch.setattr(
+        ReplayWriter, "submit", lambda self, r: asked.append((r.problem.id, r.round)) or submit(self, r)
+    )
     problems = Sums().problems("test", 2) * 5
-    align(problems, Counting(WRITTEN), task=Sums(), mode="upstream")
-    assert asked == [2, 2, 2, 1]
+    align(problems, ReplayUpstream(WRITTEN), task=Sums(), mode="upstream")
+    assert len(asked) == len(set(asked)) == 7
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"mode": "stream"}, "needs a corrector"),
-        ({"mode": "upstream", "steer": lambda live: None}, "no corrector to steer"),
+        ({"mode": "upstream", "steer": Intervention.of({0: torch.ones(2)}, 1.0)}, "no corrector to steer"),
         ({"mode": "upstream", "rounds": -1}, "rounds=-1"),
         ({"mode": "upstream", "max_rounds": 0}, "max_rounds=0"),
         ({"mode": "upstream", "max_tokens": 0}, "max_tokens=0"),

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from corrector import scoring
-from corrector.decoding import batches, decode, decode_batches
+from corrector.decoding import decode
 from corrector.errors import UserError
 from corrector.scoring import kl_per_token, target_logprobs
 from steering.interventions import Intervention
@@ -89,28 +88,6 @@ def test_stop_ends_a_row_with_its_newest_token(tiny_lm):
     assert [o.ids for o in got] == [o.ids[:4] for o in free]
 
 
-def test_batches_come_in_one_order_and_skip_only_whole_ones(tiny_lm):
-    prompts = make_prompts(tiny_lm, 7)
-    plan = batches(prompts, 3)
-    assert sorted(i for rows in plan for i in rows) == list(range(7))
-    lengths = [len(prompts[i]) for rows in plan for i in rows]
-    assert lengths == sorted(lengths)
-    clean = list(decode_batches(tiny_lm, prompts, max_new_tokens=3, batch_size=3))
-    assert [rows for rows, _ in clean] == plan
-    resumed = list(decode_batches(tiny_lm, prompts, max_new_tokens=3, batch_size=3, skip=[*plan[0], plan[1][0]]))
-    assert resumed == clean[1:]
-
-
-def test_a_waiting_generator_leaves_no_hook_and_no_inference_mode(tiny_lm):
-    prompts = make_prompts(tiny_lm, 4)
-    bare = tiny_lm.model(torch.tensor([prompts[0].ids])).logits
-    steering = Intervention(torch.ones(1, 1, 32), [1], [0] * 4, [9.0] * 4, span="all")
-    running = decode_batches(tiny_lm, prompts, max_new_tokens=2, batch_size=2, steering=steering)
-    next(running)
-    assert not torch.is_inference_mode_enabled()
-    assert torch.equal(tiny_lm.model(torch.tensor([prompts[0].ids])).logits, bare)
-
-
 class Blind(Intervention):
     """An intervention whose hooks never reach the model."""
 
@@ -174,24 +151,6 @@ def test_kl_is_exactly_zero_at_coefficient_zero_and_positive_elsewhere(arch_lm):
     plain, steered = (target_logprobs(arch_lm, prompts, targets, s) for s in (None, steering))
     assert torch.equal(plain[0], steered[0])
     assert not torch.allclose(plain[1], steered[1])
-
-
-def test_kl_with_the_unsteered_side_kept_is_the_same_to_the_bit_at_half_the_forwards(tiny_lm, monkeypatch):
-    prompts, targets = make_prompts(tiny_lm, 4), [tiny_lm.encode_target(s) for s in SENTENCES]
-    bank = torch.randn(1, 2, 32, generator=torch.Generator().manual_seed(0))
-    cells = [Intervention(bank, [1, 2], [0] * 4, [c] * 4, span="prompt_last+output") for c in (-3.0, 1.0, 4.0)]
-    forwards = []
-    handle = tiny_lm.model.register_forward_pre_hook(lambda *_: forwards.append(1))
-    apart = [kl_per_token(tiny_lm, prompts, targets, s, batch_size=2) for s in cells]
-    n, plain = len(forwards), {}
-    kept = [kl_per_token(tiny_lm, prompts, targets, s, batch_size=2, plain=plain) for s in cells]
-    assert kept == apart and (n, len(forwards) - n) == (12, 8) and set(plain) == {0, 1, 2, 3}
-    # What would not fit is not kept, and the numbers stay.
-    monkeypatch.setattr(scoring, "LOGITS_HELD", 2 * max(map(len, targets)) * tiny_lm.model.config.vocab_size)
-    small = {}
-    assert [kl_per_token(tiny_lm, prompts, targets, s, batch_size=2, plain=small) for s in cells] == apart
-    assert small == {}
-    handle.remove()
 
 
 def test_scoring_refuses_empty_targets(tiny_lm):

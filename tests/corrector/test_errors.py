@@ -1,9 +1,14 @@
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from corrector.errors import UserError, run_cli
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,57 @@ def test_unknown_flags_exit_2_and_help_exits_0(monkeypatch, capsys):
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "Weigh things" in printed and "How many" in printed
+
+
+SCRIPT = """
+import subprocess, sys
+from dataclasses import dataclass
+from corrector.errors import run_cli
+
+@dataclass(frozen=True)
+class Config:
+    '''Weigh things.'''
+    n: int = 3
+
+def main(config):
+    {body}
+
+run_cli(Config, main, "lab.weigh")
+"""
+
+
+def unread(body: str, *words: str) -> tuple[int, str]:
+    """Exit code and stderr of a command whose reader went away before it wrote a word."""
+    command = [sys.executable, "-c", SCRIPT.format(body=body), *words]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("pass", ["--help"]),
+        ("print('a line')", []),
+        ("print('x' * 10**6)", []),
+        ("subprocess.run([sys.executable, '-c', 'raise SystemExit(141)'], check=True)", []),
+    ],
+)
+def test_a_reader_that_went_away_is_exit_code_141_without_a_word(body, words):
+    assert unread(body, *words) == (141, "")
+
+
+def test_a_broken_pipe_that_is_not_stdout_and_a_program_that_fails_are_faults(monkeypatch):
+    with pytest.raises(BrokenPipeError):
+        call(monkeypatch, "", raising(BrokenPipeError()))
+    with pytest.raises(subprocess.CalledProcessError):
+        call(monkeypatch, "", raising(subprocess.CalledProcessError(2, "figures.dose")))
+
+
+def test_a_users_mistake_is_told_where_nobody_reads_stdout():
+    code, said = unread("from corrector.errors import UserError; raise UserError('n=3 is odd')")
+    assert (code, said) == (2, "lab.weigh: n=3 is odd\n")

@@ -18,6 +18,7 @@ from corrector import records
 from corrector.canonical import encode_row
 from corrector.errors import UserError
 from corrector.records import RunFolder, default_name, read_rows
+from corrector.rowfiles import truncate_torn_tail
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def test_any_rows_cut_anywhere_leave_a_prefix(tmp_path: Path, rows: list[dict[st
     file.write_bytes(data)
     assert read_rows(tmp_path, "edits") == rows
     file.write_bytes(data[:-cut] if cut < len(data) else b"")
-    n = records._truncate_torn_tail(file)
+    n = truncate_torn_tail(file)
     assert read_rows(tmp_path, "edits") == rows[:n]
     assert file.read_bytes() == b"".join(encode_row(row, "") for row in rows[:n])
 

@@ -13,6 +13,7 @@ from corrector.statistics import (
     bootstrap_mean,
     item_slopes,
     line,
+    max_null_p,
     null_p,
     slope_bootstrap,
     spearman,
@@ -116,3 +117,40 @@ def test_null_comparisons() -> None:
     assert z_score(3.0, [-1.0, 1.0]) == pytest.approx(3 / math.sqrt(2))
     assert math.isnan(z_score(3.0, [1.0])) and math.isnan(z_score(3.0, [1.0, 1.0]))
     assert null_p(3.0, [-1.0, 1.0, -4.0]) == 0.5 and null_p(3.0, [0.0] * 19) == 0.05
+    assert null_p(1e-17, [0.0] * 19) == 1.0 and null_p(0.3, [0.1 + 0.2, 0.0, 0.0]) == 0.5
+
+
+def test_the_maxima_of_nulls_correct_for_every_place() -> None:
+    """By hand: s = sqrt((4 + 1 + 1) / 3) and sqrt((1 + 1 + 4) / 3), both √2; maxima of nulls 1/√2 and 2/√2."""
+    null = np.array([[1.0, -1.0], [-1.0, 2.0]])
+    assert max_null_p([2.0, 1.0], null).tolist() == pytest.approx([2 / 3, 1.0])
+    assert max_null_p([3.0], np.array([[1.0], [-4.0], [2.0]])).tolist() == [null_p(3.0, [1.0, -4.0, 2.0])]
+    with pytest.raises(UserError, match="2 places"):
+        max_null_p([1.0, 2.0], np.ones((3, 1)))
+    with pytest.raises(UserError, match="2 places"):
+        max_null_p([1.0, 2.0], np.ones((0, 2)))
+
+
+def test_corrected_p_ignores_what_a_place_is_measured_in_and_ties_are_the_nulls() -> None:
+    own, null = RNG.normal(size=4), RNG.normal(size=(19, 4))
+    units = np.array([1.0, 100.0, 1e-3, -7.0])
+    assert max_null_p(own * units, null * units).tolist() == max_null_p(own, null).tolist()
+    assert max_null_p([0.0, 1e-17], np.zeros((19, 2))).tolist() == [1.0, 1.0]
+    assert max_null_p([0.5, 0.0], np.zeros((19, 2))).tolist() == [0.05, 1.0]
+    same = np.array([[0.1 + 0.2, 1.0]] * 3)
+    assert max_null_p([0.3, 1.0], same).tolist() == [1.0, 1.0]
+
+
+def test_corrected_p_is_uniform_at_most_where_nothing_is_there_and_finds_what_bonferroni_cannot() -> None:
+    n, places, level = 19, 6, 0.1
+    any_below = np.mean([max_null_p(*_split(RNG.normal(size=(n + 1, places)))).min() <= level for _ in range(2000)])
+    assert abs(any_below - level) < 0.025  # exact but for sampling: 2000 draws have a standard error of .007
+    effect = np.zeros((n + 1, places))
+    effect[0, 2] = 8.0
+    found = np.array([max_null_p(*_split(RNG.normal(size=(n + 1, places)) + effect)) for _ in range(400)])
+    assert (found[:, 2] == 1 / (n + 1)).mean() > 0.95 > places / (n + 1)
+    assert (np.delete(found, 2, axis=1).min(1) <= level).mean() < level + 0.04  # the other places stay protected
+
+
+def _split(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return table[0], table[1:]

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from corrector.errors import UserError
 from corrector.tasks.base import Problem, Task
-from corrector.upstreams import LocalUpstream, ReplayUpstream, Request, derived_seed
+from corrector.upstreams import LocalUpstream, ReplayUpstream, Request, ask, derived_seed
 
 ANSWER = "Tom has 12 apples. Ann buys 3 bags of 4 coins. it is 7."
 
@@ -67,7 +67,7 @@ def test_sentences_join_to_the_answer_and_end_with_the_empty_one(tiny_lm):
     upstream, problem = LocalUpstream(lm, Sums()), Problem("p", "how many has Tom?")
     spans, prefix = [], ""
     for k in range(5):
-        (span,) = upstream.sentences([Request(problem, prefix, k)])
+        (span,) = ask(upstream, [Request(problem, prefix, k)])
         spans.append(span)
         prefix += span
     assert spans == ["Tom has 12 apples.", " Ann buys 3 bags of 4 coins.", " it is 7.", "", ""]
@@ -76,7 +76,7 @@ def test_sentences_join_to_the_answer_and_end_with_the_empty_one(tiny_lm):
 def test_a_sentence_stops_soon_after_it_is_certain(tiny_lm):
     writer = Writer(tiny_lm, ANSWER)
     lm = type(tiny_lm)(writer, tiny_lm.tokenizer, tiny_lm.template, "script")
-    LocalUpstream(lm, Sums()).sentences([Request(Problem("p", "how many has Tom?"), "", 0)])
+    ask(LocalUpstream(lm, Sums()), [Request(Problem("p", "how many has Tom?"), "", 0)])
     n_first = len(lm.tokenizer("Tom has 12 apples.")["input_ids"])
     assert writer.places[0] <= n_first + 3
 
@@ -85,11 +85,11 @@ def test_requests_do_not_depend_on_each_other(tiny_lm):
     problems = Sums().problems("test", 5)
     requests = [Request(p, "", k) for p in problems for k in (0, 1)]
     upstream = LocalUpstream(tiny_lm, Sums(), temperature=3.0, seed=1)
-    together = upstream.sentences(requests)
+    together = ask(upstream, requests)
     assert len(set(together)) > 5
-    assert [upstream.sentences([r])[0] for r in requests] == together
-    assert upstream.sentences(requests[::-1]) == together[::-1]
-    other = LocalUpstream(tiny_lm, Sums(), temperature=3.0, seed=2).sentences(requests)
+    assert [ask(upstream, [r])[0] for r in requests] == together
+    assert ask(upstream, requests[::-1]) == together[::-1]
+    other = ask(LocalUpstream(tiny_lm, Sums(), temperature=3.0, seed=2), requests)
     assert sum(a != b for a, b in zip(together, other, strict=True)) > 5
 
 
@@ -129,7 +129,7 @@ def test_a_tokenizer_that_drops_the_first_space_loses_none(tiny_lm):
 
     lm = type(tiny_lm)(Said(), tokenizer, tiny_lm.template, "said")
     object.__setattr__(lm, "template", Template())
-    assert LocalUpstream(lm, Sums()).sentences([Request(Problem("p", ""), "Tom has.", 1)]) == [" it has."]
+    assert ask(LocalUpstream(lm, Sums()), [Request(Problem("p", ""), "Tom has.", 1)]) == [" it has."]
 
 
 def test_fits_counts_the_answer_and_the_window(tiny_lm):
@@ -143,6 +143,6 @@ def test_fits_counts_the_answer_and_the_window(tiny_lm):
 def test_replay_plays_by_round_and_names_what_is_missing():
     upstream, problem = ReplayUpstream({"p": ["a.", " b."]}), Problem("p", "")
     requests = [Request(problem, "whatever", k) for k in (1, 0, 2)]
-    assert upstream.sentences(requests) == [" b.", "a.", ""]
+    assert ask(upstream, requests) == [" b.", "a.", ""]
     with pytest.raises(UserError, match="no recorded answer for problem 'q'"):
-        upstream.sentences([Request(Problem("q", ""), "", 0)])
+        ask(upstream, [Request(Problem("q", ""), "", 0)])

@@ -160,6 +160,31 @@ def test_loop_panels_show_outcomes_and_the_upstream_alone(data: tuple[pd.DataFra
     assert lines["upstream"][1] == pytest.approx([0.2, 0.2])
 
 
+def test_where_coefficient_0_steers_the_unsteered_numbers_are_lines_across(
+    data: tuple[pd.DataFrame, dict[str, Any]],
+) -> None:
+    summary, statistics = data
+    mine = select(summary, task="dialogue")
+    plain = select(mine, direction="correction", coef=0.0).assign(
+        direction="none", edit_ratio=0.321, copied=0.432, false_rewrite=0.543, well_formed=0.987, loop_helpful=0.654
+    )
+    gate = {"when": "prompt_last", "side": "below", "layer": 3}
+    numbers = {**statistics["tasks"]["dialogue"], "operator": "clamp", "condition": gate}
+    figure = draw(pd.concat([mine, plain]), {**statistics, "tasks": {"dialogue": numbers}})
+    expected = {0: ("edit_ratio", 0.321), 1: ("copied", 0.432), 2: ("well_formed", 0.987), 3: ("loop_helpful", 0.654)}
+    for i, (column, value) in expected.items():
+        lines = plotted(figure.axes[i])
+        assert lines[f"{column}-unsteered"][1] == [value, value]
+        assert "unsteered" not in lines and "none" not in lines  # 0 is not marked as unsteered, nor none as a control
+    assert plotted(figure.axes[1])["false_rewrite-unsteered"][1] == [0.543, 0.543]
+    assert "clamp, gated below at prompt_last, layer 3" in figure.axes[0].get_title(loc="left")
+    assert "midway between the classes" in figure.axes[-1].get_xlabel()
+    assert "coefficient 0 of clamp" in figure.get_supxlabel().replace("\n", " ")
+    usual = draw(*data)
+    assert not any(gid.endswith("-unsteered") for ax in usual.axes for gid in plotted(ax))
+    assert "unsteered" in plotted(usual.axes[0]) and "clamp" not in usual.get_supxlabel()
+
+
 def test_changed_data_changes_the_plot(data: tuple[pd.DataFrame, dict[str, Any]]) -> None:
     summary, statistics = data
     changed = summary.assign(edit_ratio=summary["edit_ratio"] * 2)

@@ -12,7 +12,7 @@ from probes.capture import capture_tokens
 from probes.erasure import (
     Eraser,
     Items,
-    _checked,
+    complement,
     decision_gap,
     fit_eraser,
     leace,
@@ -22,7 +22,9 @@ from probes.erasure import (
     probe_scores,
     random_eraser,
     shuffled_labels,
+    size_matched,
 )
+from probes.erasure.erasers import checked
 from probes.separability import resample
 from probes.spans import sequence
 
@@ -52,8 +54,11 @@ ERASERS = {
     "leace without shrinkage": lambda h, z: leace(h, z, shrinkage=False),
     "mean_projection": mean_projection,
     "shuffled_labels": lambda h, z: shuffled_labels(h, z, generator()),
+    "complement": complement,
+    "matched": lambda h, z: size_matched(h, z, 0.3, generator()),
     "random": lambda h, z: random_eraser(h, 3, generator()),
 }
+RANKS = {"complement": D - 1, "matched": 3, "random": 3}
 GUARDING = list(ERASERS)[:3]
 
 
@@ -83,7 +88,7 @@ def test_erased_states_do_not_covary_with_the_labels(name, n):
     assert covariance(ERASERS[name](h, z)(h), z).abs().max() < 1e-8
 
 
-@pytest.mark.parametrize("name", ["shuffled_labels", "random"])
+@pytest.mark.parametrize("name", ["shuffled_labels", "random", "complement", "matched"])
 def test_nulls_leave_the_concept(name):
     h, z = planted()
     erased = ERASERS[name](h, z)(h)
@@ -100,10 +105,12 @@ def test_an_eraser_is_idempotent_keeps_the_mean_and_writes_a_new_tensor(name):
     torch.testing.assert_close(eraser(once), once, atol=1e-10, rtol=0)
     torch.testing.assert_close(once.mean(0), h.mean(0), atol=1e-10, rtol=0)
     torch.testing.assert_close(eraser.right.T @ eraser.left, torch.eye(eraser.rank, dtype=torch.float64))
-    assert eraser.rank == (3 if name == "random" else 1) and eraser.d == D
+    assert eraser.rank == RANKS.get(name, 1) and eraser.d == D
     assert torch.linalg.matrix_rank(once - h, atol=1e-8) == eraser.rank
     centred = h - h.mean(0)
     assert eraser.moved == pytest.approx(float((once - h).square().sum() / centred.square().sum()), rel=1e-9)
+    gone = 1 - float((once - h.mean(0)).square().sum() / centred.square().sum())
+    assert eraser.removed == pytest.approx(gone, rel=1e-9) and eraser.scale == 1
     torch.testing.assert_close(eraser(h, 0.25), h + 0.25 * (once - h))
     assert torch.equal(eraser(h, 0.0), h)
 
@@ -199,15 +206,15 @@ def test_the_name_of_a_fit_gives_that_fit():
     h, z = planted()
     for name, wanted in (("leace", leace(h, z)), ("mean_projection", mean_projection(h, z))):
         assert torch.equal(fit_eraser(name, h, z, generator()).right, wanted.right)
-    for name, wanted in (("shuffled_labels", ERASERS["shuffled_labels"](h, z)), ("random", None)):
-        eraser = fit_eraser(name, h, z, generator())
-        assert eraser.method == name and eraser.rank == 1
-        assert wanted is None or torch.equal(eraser.right, wanted.right)
+    for name in ("shuffled_labels", "complement", "matched"):
+        eraser = fit_eraser(name, h, z, generator(), 0.3)
+        assert eraser.method == name and torch.equal(eraser.right, ERASERS[name](h, z).right)
+    assert fit_eraser("random", h, z, generator()).rank == 1
     with pytest.raises(UserError, match="method='ablate' is not one of leace, mean_projection"):
         fit_eraser("ablate", h, z, generator())
 
 
-@pytest.mark.parametrize("name", [*GUARDING, "shuffled_labels"])
+@pytest.mark.parametrize("name", [*GUARDING, "shuffled_labels", "complement", "matched"])
 def test_states_that_cannot_be_fitted_are_refused(name):
     h, z = planted(20)
     fit = ERASERS[name]
@@ -216,7 +223,7 @@ def test_states_that_cannot_be_fitted_are_refused(name):
     with pytest.raises(UserError, match="no states"):
         fit(h[:0], z[:0])
     with pytest.raises(UserError, match="19 labels for 20 states"):
-        _checked(h, z[:19])  # the fits' own signatures say the same under test
+        checked(h, z[:19])  # the fits' own signatures say the same under test
     broken = h.clone()
     broken[7, 2] = float("nan")
     with pytest.raises(UserError, match="NaN or infinity in row 7"):
@@ -279,6 +286,10 @@ def make_row(i, copied, rewrote, is_wrong, probe):
         "layers": [1],
         "rank": 1,
         "moved": 0.2,
+        "removed": 0.2,
+        "scale": 1.0,
+        "wanted": None,
+        "matched": None,
         "edit_ratio": 0.5,
         "well_formed": True,
         "kl": 0.1,
@@ -302,6 +313,21 @@ def test_measure_counts_each_rate_over_the_items_that_it_is_of():
     assert line["auroc_layers"] == pytest.approx([3 / 6, 6 / 6, 2 / 6])
     assert line["auroc"] == line["auroc_layers"][1] == 1 and line["auroc_last"] == line["auroc_layers"][2]
     assert (line["eraser"], line["layers"], line["rank"], line["moved"]) == ("leace", [1], 1, 0.2)
+
+
+def test_the_difference_of_two_gaps_is_paired_item_by_item():
+    rewrote = [True, False] * 6
+    rows = [make_row(i, copied=i % 2 == 1, rewrote=rewrote[i], is_wrong=None, probe=[0.1, 0.1 * i]) for i in range(12)]
+    base = [{**r, "copied": r["copied"] or i in (0, 2, 4)} for i, r in enumerate(rows)]  # copies 3 of 6 rewrites
+    one, other = measure(rows), measure(base)
+    both = measure(rows, leace=base)
+    assert both["gap_over"] == pytest.approx(one["gap"] - other["gap"]) == pytest.approx(0.5)
+    # With a gap of 1 in every resample the difference varies as the other gap does.
+    assert both["gap_over_low"] == pytest.approx(1 - other["gap_high"])
+    assert both["gap_over_high"] == pytest.approx(1 - other["gap_low"])
+    assert measure(base, leace=base)["gap_over_high"] == 0 and one["gap_over"] is None
+    with pytest.raises(ValueError, match="zip"):
+        measure(rows, leace=base[1:])
 
 
 def test_measure_says_none_where_there_is_nothing_to_count():

@@ -9,7 +9,7 @@ from corrector import tasks
 from corrector.decoding import decode
 from corrector.errors import UserError
 from corrector.tasks.base import Pair
-from steering.cells import Cell, Setting, correct, intervention, mean, unsteered_tokens, with_kl
+from steering.cells import Cell, Setting, correct, intervention, is_unsteered, mean, unsteered_tokens, with_kl
 from steering.collapse import collapse
 from steering.interventions import steer
 
@@ -169,3 +169,33 @@ def test_a_prompt_baseline_changes_the_prompt_and_neither_the_question_of_its_ro
     rows = with_kl(dialogue_lm, pairs, rows, unsteered_tokens(dialogue_lm, task, pairs), cell, AT_LAST)
     # its divergence would be between two prompts, and it has no dose
     assert all((r["kl"], r["dose"], r["applied"]) == (None, None, 0) for r in rows)
+
+
+@pytest.mark.parametrize("coef", [0.0, -0.5, 2.0])
+def test_clamp_sets_the_projection_counted_from_the_origin_at_coefficient_0_too(
+    dialogue_lm, task, pairs, dialogue_vector, coef
+):
+    cell = Cell("correction", coef, dialogue_vector, origin=(4.0,))
+    setting = Setting((1,), "prompt_last", "clamp")
+    rows = correct(dialogue_lm, task, pairs, cell, setting)
+    assert all((r["coef"], r["applied"], r["dose"]) == (coef, 1, None) for r in rows)
+    tokens = unsteered_tokens(dialogue_lm, task, pairs)
+    assert all(r["kl"] > 0 for r in with_kl(dialogue_lm, pairs, rows, tokens, cell, setting))
+    seen = []
+    # the norm reads what the last of the two blocks leaves
+    handle = dialogue_lm.model.model.norm.register_forward_pre_hook(lambda module, h: seen.append(h[0][:, -1]))
+    prompts = [dialogue_lm.encode(p.question, p.prefix, p.last) for p in pairs]
+    decode(dialogue_lm, prompts, max_new_tokens=1, steering=intervention(cell, setting, len(pairs)))
+    handle.remove()
+    u = dialogue_vector.at(1) / dialogue_vector.at(1).norm()
+    assert torch.cat(seen) @ u == pytest.approx([4.0 + coef * 12] * len(pairs), abs=1e-3)
+
+
+def test_only_what_writes_nothing_is_unsteered(dialogue_vector):
+    def said(cell, operator):
+        return is_unsteered(cell, Setting((1,), "prompt_last", operator))
+
+    for operator in ("add", "ablate", "clamp", "rotate"):
+        assert said(NONE, operator) and not said(Cell("correction", 1.0, dialogue_vector), operator)
+        assert said(Cell("correction", 0.0, dialogue_vector), operator) == (operator != "clamp")
+        assert not said(Cell("prompt-copy", 0.0, instruction="Copy."), operator)

@@ -1,14 +1,20 @@
+import copy
 import dataclasses
 import itertools
 import json
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from corrector import tasks
 from corrector.errors import UserError
+from corrector.models import LanguageModel
+from corrector.prompts import template
+from corrector.tokenizers import bpe_tokenizer
 from probes.capture import Activations
 from probes.contrasts import INSTRUCTIONS
+from steering.cells import Cell, Setting, correct, prompts_of, unsteered_tokens, with_kl
 from steering.controls import (
     battery,
     full_battery,
@@ -20,6 +26,8 @@ from steering.controls import (
     shuffled_controls,
 )
 from steering.controls.drawn import seeded
+from steering.grid import Grid
+from steering.interventions import Gate
 from steering.vectors import SteeringVector
 
 
@@ -189,3 +197,78 @@ def test_the_battery_has_what_can_be_made_says_what_is_absent_and_survives_the_d
     for name, by_layer in rich.directions.items():
         assert list(again.directions[name]) == list(by_layer)
         assert all(torch.equal(again.directions[name][k], v) for k, v in by_layer.items())
+
+
+def deeper(model):
+    """A model of two blocks with its second block once more, so that a layer but the last is left beside layer 1."""
+    model = copy.deepcopy(model)
+    model.model.layers.append(copy.deepcopy(model.model.layers[1]))
+    model.model.layers[2].self_attn.layer_idx = 2
+    model.config.num_hidden_layers = 3
+    return model
+
+
+def test_a_control_written_before_the_gate_can_be_read_is_absent_with_the_reason(
+    dialogue_lm, dialogue_vector, monkeypatch
+):
+    for name in ("RANDOM", "ORTHOGONAL", "SHUFFLED"):
+        monkeypatch.setattr(battery, name, 1)
+    lm = LanguageModel(deeper(dialogue_lm.model), dialogue_lm.tokenizer, dialogue_lm.template, dialogue_lm.ref)
+    task = tasks.get("dialogue")
+    arguments = (lm, task, dialogue_vector, (1,), task.pairs("test", 2), "copy_rewrite", 4, 0)
+    free = full_battery(*arguments)
+    assert list(free.directions["wrong-layer"]) == [0]
+    gated = full_battery(*arguments, gate=Gate(dialogue_vector.at(1), 1, 0.5))
+    assert set(free.directions) - set(gated.directions) == {"wrong-layer"}
+    assert gated.absent["wrong-layer"] == "written at layer 0, before the gate at layer 1"
+    early = full_battery(*arguments, gate=Gate(dialogue_vector.at(0), 0, 0.5))
+    assert set(early.directions) == set(free.directions) and early.absent == free.absent
+
+
+@pytest.fixture(scope="module")
+def bytes_lm():
+    """A tiny random model over bytes, to which no word is unknown, and writes a few tokens only."""
+    texts = [t for p in tasks.get("dialogue").pairs("train", 20) for t in (p.question, p.last, p.correction)]
+    tokenizer = bpe_tokenizer(texts, 400)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    config = LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, **ids)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    return LanguageModel(model, tokenizer, template("lab"), "random")
+
+
+def test_a_model_over_bytes_has_both_prompt_baselines(bytes_lm, monkeypatch):
+    """Words are unknown to the word tokenizers of the embedded references; a BPE corrector reads any prompt."""
+    for name in ("RANDOM", "ORTHOGONAL", "SHUFFLED"):
+        monkeypatch.setattr(battery, name, 1)
+    task = tasks.get("dialogue")
+    monkeypatch.setattr(type(task), "max_sentence_tokens", 12)
+    pairs = task.pairs("test", 6)
+    g = torch.Generator().manual_seed(1)
+    directions = {k: torch.randn(32, generator=g) for k in (0, 1)}
+    vector = SteeringVector(directions, "diff_means", "resid_post", "prompt_last", bytes_lm.fingerprint, "lab", "x")
+    found = full_battery(bytes_lm, task, vector, (0,), pairs, "minimal", 4, 0)
+    assert found.prompts == {"prompt-copy": INSTRUCTIONS[1], "prompt-rewrite": INSTRUCTIONS[0]}
+    assert not {"prompt-copy", "prompt-rewrite"} & set(found.absent)
+    setting = Setting((0,), "prompt_last")
+    grid = Grid(vector, setting, (0.0, 1.0), found)
+    cells = [cell for cell in grid.controls() if cell.instruction]
+    assert [(c.direction, c.coef, c.vector) for c in cells] == [
+        ("prompt-copy", 0.0, None),
+        ("prompt-rewrite", 0.0, None),
+    ]
+    unsteered = unsteered_tokens(bytes_lm, task, pairs)
+    plain = correct(bytes_lm, task, pairs, Cell("none", 0.0), setting)
+    written = {"none": [row["correction"] for row in plain]}
+    for cell in cells:
+        rows = correct(bytes_lm, task, pairs, cell, setting)
+        rows = with_kl(bytes_lm, pairs, rows, unsteered, cell, setting)
+        # its divergence would be between two prompts, and nothing is written into the model
+        assert {(row["kl"], row["dose"], row["applied"]) for row in rows} == {(None, None, 0)}
+        assert [row["question"] for row in rows] == [pair.question for pair in pairs]
+        written[cell.direction] = [row["correction"] for row in rows]
+        longer = prompts_of(bytes_lm, pairs, cell.instruction)
+        assert all(len(a) > len(b) for a, b in zip(longer, prompts_of(bytes_lm, pairs), strict=True))
+    assert len({tuple(texts) for texts in written.values()}) == 3

@@ -37,6 +37,8 @@ def test_a_dose_is_the_written_norm_over_the_mean_norm_of_its_layer(carded):
 def test_a_dose_that_is_not_known_is_none(carded):
     assert dose(carded.directions, (0, 1), 1.0, {0: 4.0}) is None
     assert dose(carded.directions, (0,), 1.0, NORMS, "ablate") is None
+    assert dose(carded.directions, (0,), 0.0, NORMS, "clamp") is None  # 0 writes something too
+    assert dose(carded.directions, (0,), 0.0, NORMS, "rotate") == 0.0
     assert mean_norms({}) == {}
 
 

@@ -13,14 +13,16 @@ import pytest
 import torch
 
 from corrector import tasks
-from corrector.decoding import Steering, decode
+from corrector.decoding import LiveSteering, decode
 from corrector.errors import UserError, run_cli
 from corrector.models import blocks, load
 from corrector.scoring import kl_per_token
 from probes.erasure import Eraser, Items, fit_in_order, leace
 from probes.spans import Sequence
 from steering import erase
-from steering.erase import Erase, Erasure, run, verdict
+from steering.erase import Erase, run
+from steering.erase_tables import label, show, verdict
+from steering.interventions.erasure import Erasure
 from steering.positions import resolve
 
 D, LAYERS, NEW = 32, (1, 2), 8
@@ -101,12 +103,8 @@ def test_the_identity_eraser_and_coefficient_0_are_no_steering_token_for_token(a
     prompts = make_prompts(arch_lm)
     plain = decode(arch_lm, prompts, max_new_tokens=NEW)
     broken = dataclasses.replace(make_eraser(0), mean=torch.full((D,), math.nan).double())
-    for erasure in (
-        Erasure({1: IDENTITY, 3: IDENTITY}, span),
-        Erasure({1: broken}, span, coef=0.0),
-        Erasure({}, span),
-    ):
-        assert isinstance(erasure, Steering)
+    for erasure in (Erasure({1: IDENTITY, 3: IDENTITY}, span), Erasure({1: broken}, span, coef=0.0)):
+        assert isinstance(erasure, LiveSteering)
         assert decode(arch_lm, prompts, max_new_tokens=NEW, steering=erasure) == plain
         assert kl_per_token(arch_lm, prompts[:2], [[20, 21]] * 2, erasure) == [0.0, 0.0]
     mixed = decode(arch_lm, prompts, max_new_tokens=NEW, steering=Erasure({1: IDENTITY, 2: make_eraser(2)}))
@@ -143,9 +141,9 @@ def test_leaving_restores_the_model_bitwise_also_by_an_exception(arch_lm):
 def test_hooks_that_do_not_fire_and_forwards_that_were_not_announced_are_loud(tiny_lm, monkeypatch):
     prompts = make_prompts(tiny_lm, 2)
     erasure = Erasure(make_erasers())
-    with erasure.attach(tiny_lm.model), pytest.raises(RuntimeError, match="was not told of this forward"):
+    with erasure.attach(tiny_lm.model), pytest.raises(RuntimeError, match="where the intervention was told of None"):
         tiny_lm.model(torch.tensor([prompts[0].ids]))
-    monkeypatch.setattr(Erasure, "_hook", lambda self, eraser: lambda module, args, output: None)
+    monkeypatch.setattr(Erasure, "_write", lambda self, place, h: None)
     with pytest.raises(RuntimeError, match="applied 0 times where 2 were due"):
         decode(tiny_lm, prompts, max_new_tokens=2, steering=Erasure(make_erasers()))
     items = Items([Sequence(p.ids, p.spans) for p in prompts], [[len(p) - 1] for p in prompts], torch.ones(2).bool())
@@ -156,10 +154,11 @@ def test_hooks_that_do_not_fire_and_forwards_that_were_not_announced_are_loud(ti
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Erasure({4: make_eraser(0)}), r"layer=4, erased in width 32, is none of layers 0\.\.3 of width 32"),
-        (lambda: Erasure({1: Eraser(torch.ones(8, 1), torch.ones(8, 1), torch.ones(8), "any")}), "erased in width 8"),
-        (lambda: Erasure({}, "everything"), "span='everything'"),
-        (lambda: Erasure({}, coef=math.inf), "coef=inf is not finite"),
+        (lambda: Erasure({4: make_eraser(0)}), r"layer=4 not in 0\.\.3"),
+        (lambda: Erasure({1: Eraser(torch.ones(8, 1), torch.ones(8, 1), torch.ones(8), "any")}), "of 8 numbers"),
+        (lambda: Erasure(make_erasers(), "everything"), "span='everything'"),
+        (lambda: Erasure(make_erasers(), coef=math.inf), "coef=inf is not finite"),
+        (lambda: Erasure({}), "nothing to erase"),
     ],
 )
 def test_mistakes_are_named(tiny_lm, make, said):
@@ -193,11 +192,11 @@ def test_fitted_in_order_no_layer_is_left_with_the_concept(tiny_lm):
     states = torch.cat(items.states(tiny_lm, layers), dim=1)
     plain = dict(zip(layers, states, strict=True))
 
-    def fit(name, layers=layers):
-        return fit_in_order(tiny_lm, items, plain, layers, name, 0, lambda e: Erasure(e, span))
+    def fit(name, layers=layers, sizes=None):
+        return fit_in_order(tiny_lm, items, plain, layers, name, 0, lambda e: Erasure(e, span), sizes)
 
     def covariances(erasers):
-        h = torch.cat(items.states(tiny_lm, layers, Erasure(erasers, span)), dim=1).double()
+        h = torch.cat(items.states(tiny_lm, layers, Erasure(erasers, span) if erasers else None), dim=1).double()
         z = labels.double() - labels.double().mean()
         return [float(((x - x.mean(0)).T @ z / len(z)).norm() / x.std(0).norm()) for x in h]
 
@@ -207,6 +206,11 @@ def test_fitted_in_order_no_layer_is_left_with_the_concept(tiny_lm):
     assert max(after_fit_apart) > 1e-3  # fitted with nothing erased before, later layers keep some
     assert max(covariances(fit("mean_projection"))) < 1e-5
     assert min(covariances(fit("random-00"))) > 0.01
+    sizes = {k: e.moved for k, e in fit("leace").items()}
+    matched = fit("matched-00", sizes=sizes)
+    assert {k: e.wanted for k, e in matched.items()} == sizes
+    assert all(e.moved == pytest.approx(sizes[k], rel=1e-4) for k, e in matched.items())
+    assert min(covariances(matched)) > 0.01 < min(covariances(fit("complement")))
     # The same draw wherever a layer is erased, and another for another name, layer or seed.
     assert torch.equal(fit("random-00")[2].left, fit("random-00", [2])[2].left)
     assert not torch.equal(fit("random-00")[2].left, fit("random-01")[2].left)
@@ -245,7 +249,7 @@ def contents(folder):
 
 CELLS = [
     ("none", []),
-    *((name, k) for k in ([0], [1], [0, 1]) for name in ("leace", "mean_projection", "shuffled_labels", "random-00")),
+    *((name, k) for k in ([0], [1], [0, 1]) for name in (*erase.FITTED, "matched-00", "random-00")),
 ]
 
 
@@ -257,7 +261,9 @@ def test_the_run_folder_holds_every_cell_item_by_item(finished, config):
     fields = {"question", "prefix", "last", "correction", "copied", "edit_ratio", "is_wrong", "well_formed", "rewrote"}
     for row in edits:
         assert row.keys() >= fields | {"is_right_after", "ended", "span", "problem"}
-        assert row["applied"] == len(row["layers"]) and row["rank"] == (row["eraser"] != "none")
+        assert row["applied"] == len(row["layers"])
+        assert row["rank"] == {"none": 0, "complement": 31}.get(row["eraser"], 1) or row["eraser"] == "matched-00"
+        assert (row["matched"] is None) == (row["wanted"] is None) == (row["eraser"] != "matched-00")
         assert (row["kl"] == 0) == (row["moved"] == 0) == (row["eraser"] == "none")
         assert len(row["probe"]) == 2 and row["rewrote"] is True
     about = json.loads((finished / "erasure.json").read_text())
@@ -283,7 +289,7 @@ def test_the_summary_has_a_line_a_cell_and_no_gap_where_all_is_rewritten(finishe
     assert all(x["gap"] is None and x["auroc_layers"] == [] for x in lines)
     frame = pd.read_csv(finished / "summary.csv")
     assert list(frame["eraser"]) == [name for name, _ in CELLS] and frame["gap"].isna().all()
-    erase.show(finished, config)
+    show(finished)
     printed = capsys.readouterr().out
     assert "no decision gap to close" in printed and "model organism" in printed
     assert "mean_projection" in printed and "4 rewritten and 0 copied" in printed
@@ -296,7 +302,7 @@ def test_the_same_command_on_a_finished_run_changes_nothing(finished, config, mo
     assert contents(finished) == before
 
 
-@pytest.mark.parametrize("kept", [1.6 * ITEMS, 9 * ITEMS])
+@pytest.mark.parametrize("kept", [1.6 * ITEMS, 17.4 * ITEMS])
 def test_a_run_cut_anywhere_goes_on_to_the_same_bytes(finished, config, tmp_path, kept):
     whole = contents(finished)
     shutil.copytree(finished, tmp_path / "cut")
@@ -318,18 +324,32 @@ def test_a_shipped_corrector_loses_its_decision_with_the_concept_and_keeps_it_un
     assert lines["leace"]["gap_high"] < 0.9 and lines["leace"]["auroc"] < 0.8 and lines["leace"]["moved"] > 0.3
     for name in ("shuffled_labels", "random-00"):
         assert lines[name]["gap"] > 0.8 and lines[name]["auroc"] > 0.95 and lines[name]["moved"] < 0.1
+    size = lines["matched-00"]
+    assert size["matched"] and abs(size["moved"] - lines["leace"]["moved"]) <= 0.1 * size["wanted"]
+    assert size["auroc"] > 0.95 and size["gap_over"] > 0.2
+    assert size["gap_over"] == pytest.approx(size["gap"] - lines["leace"]["gap"])
+    assert lines["leace"]["gap_over"] == 0 and lines["complement"]["auroc"] > 0.95
     printed = capsys.readouterr().out
     assert "layer 5, which leaves least of 1 erased alone: correction falls" in printed and "together" not in printed
+    assert "under 1 null of its size (0.6" in " ".join(printed.split())
 
 
-def line(eraser, gap, low, high):
-    return {"eraser": eraser, "layers": [4], "gap": gap, "gap_low": low, "gap_high": high}
+def line(eraser, gap, low, high, **fields):
+    own = {"eraser": eraser, "layers": [4], "gap": gap, "gap_low": low, "gap_high": high, "matched": None, "moved": 0.6}
+    return own | fields
+
+
+def of_size(gap, over, low, **fields):
+    found = {"gap_over": over, "gap_over_low": low, "gap_over_high": 0.9, "matched": True, "scale": 1.2, "wanted": 0.6}
+    return line("matched-00", gap, gap - 0.2, 1.0, **found | fields)
 
 
 NULLS = [
     line("shuffled_labels", 0.95, 0.9, 1.0),
     line("random-00", 1.0, 0.97, 1.0),
     line("mean_projection", 0.1, 0, 0.2),
+    of_size(0.9, 0.5, 0.2),
+    of_size(0.8, 0.4, 0.1, scale=1.0),
 ]
 
 
@@ -348,7 +368,21 @@ NULLS = [
 def test_the_verdict_goes_by_the_intervals_of_leace_and_its_nulls(own, said):
     assert verdict([own, *NULLS]).startswith(said)
     if own["gap"] is not None:
-        assert verdict([own, *NULLS]).endswith("under 2 nulls to 0.95-1.00")
+        assert "under 2 nulls of its rank to 0.95-1.00; under 2 nulls of its size" in verdict([own, *NULLS])
+
+
+def test_the_verdict_says_whether_it_is_more_than_the_amount_and_where_the_size_was_not_reached():
+    own = line("leace", 0.5, 0.3, 0.8)
+    both = verdict([own, *NULLS])
+    assert "2 nulls of its size (0.60 moved of 0.60 of the variance, past the mean (c up to 1.20)" in both
+    assert "to 0.80-0.90, 0.40-0.50 more (paired, lowest interval from 0.10)" in both
+    assert both.endswith("what is moved counts, not only how much")
+    less = verdict([own, *NULLS[:3], of_size(0.6, 0.1, -0.1, scale=1.0)])
+    assert less.endswith("that it is not only how much is not shown") and "past the mean" not in less
+    short = [of_size(0.9, 0.5, 0.2, moved=0.3, matched=False)]
+    said = "no null has its size: without the concept 0.30 can be moved, LEACE moves 0.60 of the variance"
+    assert verdict([own, *NULLS[:3], *short]).endswith(said)
+    assert label(short) == "not matched" and label(NULLS[3:]) == "matched" and label(NULLS[1:2]) == "random"
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from corrector.errors import UserError
 from steering.cells import Setting
 from steering.controls import Battery
 from steering.doses import Calibration
-from steering.grid import Grid, calibrated, read_factors, written
+from steering.grid import Grid, calibrated, read_factors, read_origins, written
 
 SETTING = Setting((1,), "prompt_last")
 
@@ -65,3 +66,36 @@ def test_in_the_unit_kl_every_direction_has_its_own_factor_and_the_same_divergen
 
 def test_other_units_calibrate_nothing(dialogue_lm, grid):
     assert calibrated(grid, dialogue_lm, tasks.get("dialogue"), []) == (grid, {})
+
+
+@pytest.fixture
+def clamped(grid):
+    card = {"layers": {"1": {"mean_norm": 24.0, "origin": 7.5}}}
+    vector = dataclasses.replace(grid.vector, card=card)
+    origins = {"random-00": {1: -3.0}, "wrong-layer": {0: 0.25}}
+    setting = dataclasses.replace(SETTING, operator="clamp")
+    return dataclasses.replace(grid, vector=vector, setting=setting, origins=origins)
+
+
+def test_where_coefficient_0_steers_it_is_a_cell_beside_the_unsteered_one(clamped):
+    cells = [(c.direction, c.coef, c.origin) for c in (*clamped.correction(), *clamped.controls())]
+    of = (("correction", (7.5,)), ("random-00", (-3.0,)), ("wrong-layer", (0.25,)))
+    steered = [(d, c, origin) for d, origin in of for c in (-1.0, 0.0, 2.0)]
+    assert cells == [("none", 0.0, None), *steered, ("p", 0.0, None)]
+    # it is measured whatever the coefficients, as the unsteered one is
+    assert [c.coef for c in dataclasses.replace(clamped, coefs=(1.0, 3.0)).correction()] == [0.0, 0.0, 1.0, 3.0]
+    # what clamp writes is not coef·v, at 0 neither
+    assert {c.dose for c in clamped.correction()[1:]} == {None}
+
+
+def test_a_control_without_an_origin_is_left_out_and_a_vector_without_one_is_refused(clamped):
+    some = dataclasses.replace(clamped, origins={"wrong-layer": {0: 0.25}})
+    assert {c.direction for c in some.controls()} == {"wrong-layer", "p"}
+    bare = dataclasses.replace(clamped, vector=dataclasses.replace(clamped.vector, card={}))
+    with pytest.raises(UserError, match="no origin of layer 1"):
+        bare.correction()
+
+
+def test_origins_are_read_back_as_they_were_recorded(clamped):
+    record = {"origins": {name: {str(k): x for k, x in at.items()} for name, at in clamped.origins.items()}}
+    assert read_origins(json.loads(json.dumps(record))) == clamped.origins and read_origins({}) == {}

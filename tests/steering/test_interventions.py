@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from corrector.decoding import decode
+from corrector.decoding import PLAIN, decode
 from corrector.errors import UserError
 from corrector.models import blocks
 from probes.backends.copies import hooks_of
@@ -380,11 +380,15 @@ def test_steer_refuses_what_it_cannot_follow(tiny_lm):
 
 
 def test_a_generation_whose_rows_leave_is_refused(tiny_lm):
-    with pytest.raises(UserError, match="goes on with"), steer(tiny_lm.model, {1: make_vectors()[0, 0]}):
+    vector = {1: make_vectors()[0, 0]}
+    with pytest.raises(UserError, match=r"use decode\(..., steering"), steer(tiny_lm.model, vector):
+        decode(tiny_lm, make_prompts(tiny_lm, 3), max_new_tokens=6)
+    with pytest.raises(UserError, match="goes on with"), steer(tiny_lm.model, vector):
         decode(
             tiny_lm,
             make_prompts(tiny_lm, 3),
             max_new_tokens=6,
+            tricks=PLAIN,
             stop=lambda ids, seen=[]: seen.append(0) or len(seen) == 2,
         )
 

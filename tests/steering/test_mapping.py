@@ -136,7 +136,7 @@ def test_every_cell_is_what_correct_gives_there(finished, config, vector):
 
 def test_a_cut_run_ends_with_the_same_bytes(finished, config, tmp_path, monkeypatch):
     here = dataclasses.replace(config, out=tmp_path / "cut")
-    append, left = RunFolder.append, [9]
+    append, left = RunFolder.append, [2]
 
     def cut(folder, name, lines):
         left[0] -= 1

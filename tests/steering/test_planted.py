@@ -122,9 +122,10 @@ def test_a_gate_acts_in_the_planted_rows_only(planted, u, operator):
     steered = decode(planted, [encoded(r) for r in rows], max_new_tokens=3, steering=free)
     plain = decode(planted, [encoded(r) for r in rows], max_new_tokens=3)
     assert [o.applied for o in got] == [6, 6, 6, 0, 0, 0]
-    assert got[:3] == steered[:3]
-    assert [o.ids for o in got[3:]] == [o.ids for o in plain[3:]]
-    assert decode(planted, [encoded(r) for r in rows], max_new_tokens=3, steering=compose([edit]), batch_size=1) == got
+    solo = decode(planted, [encoded(r) for r in rows], max_new_tokens=3, steering=compose([edit]), batch_size=1)
+    assert [o.ids for o in got[3:]] == [o.ids for o in plain[3:]] == [o.ids for o in solo[3:]]
+    if operator != "ablate":  # without the planted direction all logits are 0, and which is largest is rounding
+        assert got[:3] == steered[:3] == solo[:3]
 
 
 def test_a_gate_by_token_opens_the_marked_tokens_only(planted, u):

@@ -7,18 +7,31 @@ from corrector.errors import UserError
 from corrector.tasks.dialogue import Dialogue
 from steering import selection
 from steering.cells import Cell, Setting
+from steering.gating import Gating
 from steering.selection import SOURCES, Source, select, vectors
 from steering.sweep import Sweep, choose
 from steering.vectors import SteeringVector
 
 READ = Source("copy_rewrite", "prompt_last", "prompt_last")
 WRITTEN_ON = Source("copy_rewrite", "prompt_last", "prompt_last+output")
+READ_KEY = ("copy_rewrite", "prompt_last")
 UNSTEERED = 0.5
 
 
 def vector(lm, layers=(0, 1, 2), card=None):
     directions = {k: torch.ones(32) for k in layers}
     return SteeringVector(directions, "diff_means", "resid_post", "prompt_last", lm.fingerprint, "lab", "x", card or {})
+
+
+def stand_in(monkeypatch, correct):
+    """`correct` for whatever selection measures a cell with."""
+    monkeypatch.setattr(selection, "correct", correct)
+    monkeypatch.setattr(selection, "unsteered", lambda lm, task, pairs: None)
+    monkeypatch.setattr(
+        selection,
+        "cross",
+        lambda lm, task, pairs, cells, setting, plain: [correct(lm, task, pairs, cell, setting) for cell in cells],
+    )
 
 
 @pytest.fixture
@@ -36,7 +49,7 @@ def pick(tiny_lm, monkeypatch):
             spread = [edit_ratio - 0.1, edit_ratio + 0.1, edit_ratio, edit_ratio]
             return [{"edit_ratio": x, "well_formed": i < formed} for i, x in enumerate(spread)]
 
-        monkeypatch.setattr(selection, "correct", correct)
+        stand_in(monkeypatch, correct)
         found = {("copy_rewrite", "prompt_last"): vector(tiny_lm, card=card)}
         return select(tiny_lm, Dialogue(), found, sources, layers, [], coefs, factor=factor), seen
 
@@ -140,7 +153,7 @@ def test_the_usable_range_is_of_validation_and_measures_no_coefficient_twice(tin
         seen.append(cell.coef)
         return [{"well_formed": i < formed[cell.coef]} for i in range(20)]
 
-    monkeypatch.setattr(selection, "correct", correct)
+    stand_in(monkeypatch, correct)
     cells = [Cell("none", 0.0), *(Cell("correction", c, {0: torch.ones(32)}) for c in (-4.0, -1.0, 1.0, 4.0))]
     found = selection.usable_on(tiny_lm, Dialogue(), [], cells, Setting((0,), "prompt_last"), {0.0: 1.0, -4.0: 0.0})
     assert seen == [-1.0, 1.0, 4.0] and found["usable"] == [-1.0, 0.0, 1.0]
@@ -167,7 +180,7 @@ def test_choosing_extracts_on_train_and_never_sees_a_test_item(dialogue_lm, monk
         steered.append([p.problem for p in pairs])
         return rows
 
-    monkeypatch.setattr(selection, "correct", correct)
+    stand_in(monkeypatch, correct)
     task = Watched()
     config = Sweep(task=("dialogue",), pairs=4, validation=3, items=5, seed=1)
     chosen = choose(config, task, dialogue_lm)
@@ -184,3 +197,49 @@ def test_choosing_extracts_on_train_and_never_sees_a_test_item(dialogue_lm, monk
 def test_a_task_that_can_make_none_of_the_contrasts_is_refused(dialogue_lm):
     with pytest.raises(UserError, match="no matched pair"):
         vectors(dialogue_lm, Dialogue(), SOURCES[:2], "diff_means", 2, 2, 0)
+
+
+def test_where_coefficient_0_steers_its_share_is_not_the_unsteered_ones(tiny_lm, monkeypatch):
+    """Planted: clamped at 0 half of the texts break, unsteered none does."""
+    card = {"layers": {"0": {"origin": 3.0}}}
+    clamped, seen = vector(tiny_lm, (0,), card), []
+
+    def correct(lm, task, pairs, cell, setting):
+        seen.append((cell.direction, cell.coef, cell.origin))
+        formed = 4 if cell.vector is None or cell.coef else 2
+        return [{"edit_ratio": UNSTEERED + 0.1 * cell.coef, "well_formed": i < formed} for i in range(4)]
+
+    stand_in(monkeypatch, correct)
+    found = {READ_KEY: clamped}
+    chosen = select(tiny_lm, Dialogue(), found, (READ,), ((0,),), [], (-2.0, 2.0), "clamp")
+    assert seen == [("none", 0.0, None), ("correction", -2.0, (3.0,)), ("correction", 2.0, (3.0,))]
+    assert chosen.well_formed == {-2.0: 1.0, 2.0: 1.0}
+    cells = [Cell("none", 0.0), *(Cell("correction", c, clamped, origin=(3.0,)) for c in (-2.0, 0.0, 2.0))]
+    told = selection.usable_on(tiny_lm, Dialogue(), [], cells, chosen.setting, chosen.well_formed)
+    assert seen[3:] == [("correction", 0.0, (3.0,))] and told["usable"] == []
+    assert told["validation"][1] == {"coef": 0.0, "well_formed": 0.5}
+    with pytest.raises(UserError, match="no origin of layer 0"):
+        select(tiny_lm, Dialogue(), {READ_KEY: vector(tiny_lm)}, (READ,), ((0,),), [], (-2.0, 2.0), "clamp")
+
+
+def test_every_candidate_has_its_own_gate_and_one_that_opens_nowhere_is_left_out(tiny_lm, monkeypatch):
+    card = {"layers": {str(k): {"threshold": 10.0 + k} for k in range(3)}}
+    open_at = {0: 0, 1: 3, 2: 4}
+    seen = []
+
+    def correct(lm, task, pairs, cell, setting):
+        gate = setting.gate
+        seen.append(gate and (gate.layer, gate.threshold, gate.when))
+        n = open_at[gate.layer] if gate else 0
+        return [{"edit_ratio": UNSTEERED + cell.coef, "well_formed": True, "applied": i < n} for i in range(4)]
+
+    stand_in(monkeypatch, correct)
+    pairs = Dialogue().pairs("validation", 4)
+    found = {READ_KEY: vector(tiny_lm, card=card)}
+    arguments = (tiny_lm, Dialogue(), found, (READ,))
+    chosen = select(*arguments, ((0,), (1,)), pairs, (-1.0, 1.0), gating=Gating("prompt_last", "below"))
+    assert seen == [None, *[(0, -10.0, "prompt_last")] * 2, *[(1, -11.0, "prompt_last")] * 2]
+    assert chosen.setting.layers == (1,) and chosen.setting.gate.layer == 1
+    assert chosen.left_out[0].startswith("the gate at layer 0 opens for none of 4 validation pairs; choose the other")
+    with pytest.raises(UserError, match="opens for none of 4"):
+        select(*arguments, ((0,), (1,)), pairs, (-1.0, 1.0), gating=Gating("token", layer=0))

@@ -13,18 +13,23 @@ import pandas as pd
 import pytest
 import torch
 
+from analysis.summary import summarise
 from corrector import tasks
 from corrector.decoding import decode
 from corrector.errors import run_cli
 from corrector.models import load
+from probes.capture import capture, sequence
 from steering import sweep
 from steering.collapse import KINDS
 from steering.controls import battery
+from steering.engines import local
+from steering.selection import Source
 from steering.sweep import Sweep, run
 from steering.vectors import SteeringVector
+from steering.work import given
 
 ROOT = Path(__file__).parents[2]
-ITEMS, PROBLEMS = 4, 2
+ITEMS, PROBLEMS, BLOCK = 4, 2, 2
 FIELDS = {
     *("task", "coef", "direction", "layers", "item", "question", "prefix", "last", "correction", "distance"),
     *("edit_ratio", "norm_distance", "similarity", "copied", "length_ratio", "first_divergence", "is_wrong"),
@@ -53,6 +58,7 @@ def config(dialogue_folder, upstream_folder, vector_file):
         pairs=4,
         validation=2,
         temperature=0.0,
+        block=BLOCK,
     )
 
 
@@ -107,11 +113,13 @@ def test_the_run_folder_holds_configuration_choice_rows_table_and_figure(finishe
     assert torch.equal(used.at(1), dialogue_vector.at(1))
 
 
-def test_edits_are_the_unsteered_cell_and_every_direction_at_every_other_coefficient(finished):
+def test_edits_are_the_unsteered_cell_and_every_direction_at_every_other_coefficient_block_by_block(finished):
     edits = rows(finished, "edits")
     assert all(row.keys() >= FIELDS for row in edits)
     cells = [("none", 0.0), *((d, c) for d in ("correction", "random-00") for c in (-1.0, 1.5))]
-    assert [(r["direction"], r["coef"], r["item"]) for r in edits] == [(*c, i) for c in cells for i in range(ITEMS)]
+    blocks = [range(start, start + BLOCK) for start in range(0, ITEMS, BLOCK)]
+    expected = [(*cell, item) for block in blocks for cell in cells for item in block]
+    assert [(r["direction"], r["coef"], r["item"]) for r in edits] == expected
     assert {r["task"] for r in edits} == {"dialogue"} and all(r["layers"] == [0, 1] for r in edits)
     for row in edits:
         assert row["applied"] == (0 if row["direction"] == "none" else 2)
@@ -172,6 +180,25 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_bytes(finished, config, tmp_path
     run(dataclasses.replace(config, out=tmp_path / "cut"))
     for file in ("edits.jsonl", "alignments.jsonl", "DONE", "selection.json"):
         assert (tmp_path / "cut" / file).read_bytes() == whole[Path(file)], file
+
+
+def test_only_what_is_missing_is_computed_again(finished, config, tmp_path, undrawn, monkeypatch):
+    out = shutil.copytree(finished, tmp_path / "run")
+    (out / "DONE").unlink()
+    lines = (out / "edits.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "edits.jsonl").write_bytes(b"".join(lines[:3]))
+    (out / "edits.pending").mkdir()
+    (out / "edits.pending" / f"{len(lines) // 2:09d}.jsonl").write_bytes(b"".join(lines[len(lines) // 2 :]))
+    computed = []
+
+    def compute(config, work, grid, block):
+        computed.append(str(block))
+        return own(config, work, grid, block)
+
+    own = local.compute
+    monkeypatch.setattr(local, "compute", compute)
+    run(dataclasses.replace(config, out=out))
+    assert computed == ["dialogue 0..1 of edits"] and contents(out) == contents(finished)
 
 
 def test_a_killed_process_resumes_to_the_bytes_of_a_clean_run(config, tmp_path, undrawn):
@@ -248,7 +275,7 @@ def test_without_a_vector_it_extracts_one_and_without_problems_runs_no_loop(conf
     # All blocks but the last are tried: two blocks leave one.
     assert chosen["vector"]["n"] == 4 and [c["layers"] for c in chosen["candidates"]] == [[0]]
     edits = rows(out, "edits")
-    assert [r["direction"] for r in edits] == ["none"] * ITEMS + ["correction"] * 2 * ITEMS
+    assert [r["direction"] for r in edits] == (["none"] * BLOCK + ["correction"] * 2 * BLOCK) * (ITEMS // BLOCK)
     assert all(r["layers"] == chosen["layers"] and r["span"] == "output" for r in edits)
     # What is steered is what is written and read again: nothing where the first token is the end.
     assert all((r["applied"] > 0) == (r["direction"] == "correction" and r["correction"] != "") for r in edits)
@@ -267,6 +294,102 @@ def command(monkeypatch, capsys):
         return stop.value.code, [line for line in lines if line.strip() and "%|" not in line]
 
     return call
+
+
+@pytest.fixture(scope="module")
+def carded(dialogue_lm, dialogue_vector):
+    """The fixture's vector with a card as extraction writes it: thresholds that half of the test items pass."""
+    prompts = [sequence(dialogue_lm, p) for p in tasks.get("dialogue").pairs("test", ITEMS)]
+    states, layers = capture(dialogue_lm, prompts), {}
+    for k, v in dialogue_vector.directions.items():
+        at = (states.at(k) @ v / v.norm()).sort().values
+        middle = float(at[1:3].mean())
+        layers[str(k)] = {"origin": middle, "threshold": middle, "mean_norm": 8.0, "dose": 1.5, "auroc": 0.9}
+    return dataclasses.replace(dialogue_vector, card={"contrast": "minimal", "layers": layers})
+
+
+@pytest.fixture(scope="module")
+def special(config, carded, tmp_path_factory):
+    """Clamped behind a gate, from a vector whose card has the numbers that both need."""
+    file = carded.save(tmp_path_factory.mktemp("carded") / "v.safetensors")
+    return dataclasses.replace(config, vector=file, operator="clamp", gate="prompt_last", improve=True)
+
+
+def test_clamp_behind_a_gate_runs_coefficient_0_beside_the_unsteered_cell_and_resumes(
+    special, tmp_path, undrawn, capsys
+):
+    clean = run(dataclasses.replace(special, out=tmp_path / "clean"))
+    assert f"dialogue: the gate opened 2 of {ITEMS} rows in each of 6 cells" in capsys.readouterr().err
+    chosen = json.loads((clean / "selection.json").read_text())["dialogue"]
+    assert chosen["condition"] == {
+        **{"when": "prompt_last", "side": "above", "layer": 0, "site": "resid_post", "direction": "own"},
+        "threshold": pytest.approx(chosen["vector"]["layers"]["0"]["threshold"]),
+    }
+    assert list(chosen["origins"]["random-00"]) == ["0", "1"] and "origins_absent" not in chosen
+    assert [v["coef"] for v in chosen["validation"]] == [-1.0, 0.0, 1.5]
+    edits = rows(clean, "edits")
+    cells = [("none", 0.0), *((d, c) for d in ("correction", "random-00") for c in (-1.0, 0.0, 1.5))]
+    by_cell = {cell: [r for r in edits if (r["direction"], r["coef"]) == cell] for cell in cells}
+    assert sum(map(len, by_cell.values())) == len(edits) == 7 * ITEMS
+    for (direction, _), of_cell in by_cell.items():
+        steered = direction != "none"
+        assert [r["applied"] for r in of_cell] == [2 * bool(r["opened"]) for r in of_cell]
+        assert [r["opened"] for r in of_cell].count(True) == (2 if steered else 0)
+        # the two sides of a closed row's divergence may be of other batches, which differ by rounding
+        assert all((r["kl"] > 1e-9) == bool(r["opened"]) for r in of_cell)
+        assert {r["dose"] for r in of_cell} == ({None} if steered else {0.0})
+    # closed rows are the unsteered ones, in every cell
+    plain = [r["correction"] for r in by_cell["none", 0.0]]
+    for of_cell in by_cell.values():
+        assert all(r["opened"] or r["correction"] == text for r, text in zip(of_cell, plain, strict=True))
+    loop = {(a["direction"], a["coef"]) for a in rows(clean, "alignments")}
+    assert loop == {("upstream", 0.0), *cells[:4]}
+    table = summarise(clean).set_index(["direction", "coef"])
+    assert table.loc[("correction", 0.0), "opened"] == 0.5 and table.loc[("none", 0.0), "kl"] == 0
+    assert table.loc[("correction", 0.0), "kl"] > 0
+    cut = shutil.copytree(clean, tmp_path / "cut")
+    (cut / "DONE").unlink()
+    (cut / "edits.jsonl").write_bytes(b"".join((clean / "edits.jsonl").read_bytes().splitlines(keepends=True)[:9]))
+    (cut / "alignments.jsonl").unlink()
+    run(dataclasses.replace(special, out=cut))
+    for file in ("edits.jsonl", "validation.jsonl", "alignments.jsonl", "DONE", "selection.json"):
+        assert (cut / file).read_bytes() == (clean / file).read_bytes(), file
+
+
+def test_a_saved_condition_stays_with_the_run(special, carded, tmp_path, undrawn):
+    file = carded.save(tmp_path / "condition.safetensors")
+    changes = {"operator": "add", "problems": 0, "improve": False, "controls": 0, "gate_vector": file}
+    config = dataclasses.replace(special, **changes, gate_side="below", gate_layer=0, out=tmp_path / "run")
+    out = run(config)
+    chosen = json.loads((out / "selection.json").read_text())["dialogue"]["condition"]
+    assert (chosen["direction"], chosen["side"], chosen["layer"]) == (carded.digest, "below", 0)
+    assert SteeringVector.load(out / "condition-dialogue.safetensors").digest == carded.digest
+    whole = (out / "edits.jsonl").read_bytes()
+    (out / "DONE").unlink()
+    (out / "edits.jsonl").unlink()
+    dataclasses.replace(carded, directions={k: -v for k, v in carded.directions.items()}).save(file)
+    run(config)
+    assert (out / "edits.jsonl").read_bytes() == whole
+
+
+def test_controls_without_origins_are_left_out_and_the_selection_says_why(special, carded, tmp_path, undrawn):
+    file = dataclasses.replace(carded, card={**carded.card, "contrast": "copy_rewrite"}).save(
+        tmp_path / "v.safetensors"
+    )
+    changes = {"vector": file, "gate": "", "problems": 0, "improve": False}
+    out = run(dataclasses.replace(special, **changes, out=tmp_path / "run"))
+    assert {r["direction"] for r in rows(out, "edits")} == {"none", "correction"}
+    chosen = json.loads((out / "selection.json").read_text())["dialogue"]
+    assert chosen["origins"] == {} and "no matched pair" in chosen["origins_absent"] and "condition" not in chosen
+
+
+def test_a_gate_that_opens_no_row_is_an_error_and_the_run_is_not_done(special, carded, tmp_path, undrawn, command):
+    layers = {k: {**row, "threshold": 1e6} for k, row in carded.card["layers"].items()}
+    file = dataclasses.replace(carded, card={**carded.card, "layers": layers}).save(tmp_path / "v.safetensors")
+    shut = dataclasses.replace(special, vector=file, problems=0, improve=False)
+    code, said = command([*words(shut), "--out", str(tmp_path / "shut")])
+    assert code == 2 and "the gate at layer 0 opens for none of 2 validation pairs" in said[-1]
+    assert not (tmp_path / "shut" / "edits.jsonl").exists() and not (tmp_path / "shut" / "DONE").exists()
 
 
 def test_another_configuration_does_not_touch_a_run(finished, config, command):
@@ -316,6 +439,32 @@ MISTAKES = {
         "--task dialogue --corrector {m} --improve --problems 0",
         "--improve is about the align",
     ),
+    "origins that the card lacks": (
+        "--task dialogue --corrector {m} --vector {d}/own.safetensors --operator clamp",
+        "no origin of layer 0, which --operator clamp needs; extract the vector anew",
+    ),
+    "thresholds that the card lacks": (
+        "--task dialogue --corrector {m} --vector {d}/own.safetensors --gate token",
+        "no threshold of layer 1, which --gate needs; extract the vector anew",
+    ),
+    "clamp in nats": ("--task dialogue --corrector {m} --operator clamp --coef-unit kl", "clamp acts at coefficient 0"),
+    "side of no gate": ("--task dialogue --corrector {m} --gate-side below", "are of a gate; choose --gate"),
+    "layer of no gate": ("--task dialogue --corrector {m} --gate-layer 0", "are of a gate; choose --gate"),
+    "vector of no gate": (
+        "--task dialogue --corrector {m} --gate-vector {d}/own.safetensors",
+        "are of a gate; choose --gate",
+    ),
+    "gate behind the layer": (
+        "--task dialogue --corrector {m} --gate token --gate-layer 1 --layers 0",
+        "gate_layer=1 is behind layer 0",
+    ),
+    "gate at the last layer": ("--task dialogue --corrector {m} --gate token --gate-layer 1", "is behind layer 0"),
+    "gate out of range": ("--task dialogue --corrector {m} --gate token --gate-layer 7", "gate_layer=7 not in 0..1"),
+    "another model's condition": (
+        "--task dialogue --corrector {m} --gate token --gate-vector {d}/stranger.safetensors",
+        "the model is",
+    ),
+    "one condition, two tasks": ("--gate token --gate-vector {d}/own.safetensors", "--gate-vector goes with one task"),
     "norms that the card lacks": (
         "--task dialogue --corrector {m} --vector {d}/own.safetensors --coef-unit norm --items 2 --problems 0",
         "no mean_norm of layer 0",
@@ -377,6 +526,6 @@ def test_a_vector_read_where_nothing_can_be_written_is_written_where_such_vector
     spans = {"prompt_last": "prompt_last", "last": "last", "first_divergence": "output", "question": "question"}
     for read, write in spans.items():
         vector = dataclasses.replace(dialogue_vector, span=read, card={"contrast": "minimal"})
-        assert sweep._given(config, vector) == sweep.Source("minimal", read, write)
+        assert given(config, vector) == Source("minimal", read, write)
     vector = dataclasses.replace(dialogue_vector, span="last")
-    assert sweep._given(dataclasses.replace(config, span="all"), vector).write == "all"
+    assert given(dataclasses.replace(config, span="all"), vector).write == "all"
