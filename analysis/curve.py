@@ -33,6 +33,7 @@ from analysis.lines import (
     unsteered_line,
 )
 from analysis.nulls import is_null
+from analysis.sentences import sentence_line
 from analysis.summary import CORRECTION, UPSTREAM, load_records, outcomes, select, summarise
 from corrector.canonical import canonical
 from corrector.errors import run_cli
@@ -78,6 +79,7 @@ def report(run: str | Path, console: Console | None = None) -> tuple[pd.DataFram
             absent_line(records.setting(task, "controls"), records.setting(task, "unreached")),
             collapse_line(select(mine, direction=CORRECTION)),
             gate_line(records.setting(task, "gate")),
+            sentence_line(numbers.get("sentences", {})),
             *changes_lines(numbers["loop"]),
             *improvement_lines(numbers["improvement"]),
         ):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.nulls import against_nulls, null_band, over
 from analysis.outcomes import improvement, loop_changes
+from analysis.sentences import sentence_dose
 from analysis.summary import CORRECTION, Records, item_values, load_records, select, summarise
 from corrector.statistics import bootstrap_mean, item_slopes, line, spearman
 from steering.collapse import WELL_FORMED, usable_range
@@ -74,6 +75,7 @@ def _task_statistics(records: Records, table: pd.DataFrame, task: str) -> dict[s
     out["null_band"] = null_band(select(table, task=task))
     out["loop"] = loop_changes(records, task)
     out["improvement"] = improvement(records, task)
+    out["sentences"] = sentence_dose(records, task, usable)
     out["steers"], out["reason"] = verdict(out)
     return _without_nan(out)
 

@@ -36,7 +36,8 @@ class Align:
     split: Split = "test"
     """Which questions they are drawn from."""
     mode: Mode = "stream"
-    """stream: sentence by sentence; upstream: no corrector."""
+    """stream: sentence by sentence; continue: the corrector finishes the answer after the last corrected round;
+    aligner: the whole answer is corrected at once; upstream: no corrector."""
     upstream: str = ""
     """Upstream (reference, folder, hub id, or `replay` of recorded answers); empty: the task's own."""
     corrector: str = ""
@@ -83,7 +84,7 @@ def run(config: Align) -> list[dict[str, Any]]:
         config.batch_size,
     )
     corrector = None
-    if config.mode == "stream":
+    if config.mode != "upstream":
         corrector = load(config.corrector or config.task, config.template, config.device, config.dtype)
     out = Path("runs") / default_name("align", config) if config.out == Path() else config.out
     with RunFolder(out, config, config.device) as folder:

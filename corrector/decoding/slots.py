@@ -56,7 +56,8 @@ class SlotLayer(CacheLayerMixin):
         p = self.place
         out: list[Tensor] = []
         for buffer, new in zip(self._buffers(), (key_states, value_states), strict=True):
-            buffer[p.rows, :, p.slots] = new.transpose(1, 2)
+            at = [cast(Tensor, index).to(new.device) for index in (p.rows, p.slots)]
+            buffer[at[0], :, at[1]] = new.transpose(1, 2)
             out.append(buffer[p.first : p.first + p.n, :, : p.length])
         return out[0], out[1]
 
@@ -80,7 +81,8 @@ class SlotLayer(CacheLayerMixin):
         """Rows `source` into the places of rows `target`, their first `length` slots."""
         if self.is_initialized:
             for buffer in self._buffers():
-                buffer[target, :, :length] = buffer[source, :, :length]
+                here, there = source.to(buffer.device), target.to(buffer.device)
+                buffer[there, :, :length] = buffer[here, :, :length]
 
     def get_seq_length(self) -> int:
         return 0

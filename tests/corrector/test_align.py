@@ -11,12 +11,13 @@ from transformers import LlamaForCausalLM
 from corrector import align as align_module
 from corrector import upstreams as upstreams_module
 from corrector.align import Align, align, run
+from corrector.decoding import Decoder, decode
 from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel
 from corrector.prompts import template
 from corrector.tasks.base import Problem, Task
 from corrector.tokenizers import bpe_tokenizer
-from corrector.upstreams import LocalUpstream, ReplayUpstream, ReplayWriter
+from corrector.upstreams import LocalUpstream, ReplayUpstream, ReplayWriter, Request, ask
 from steering.interventions import Intervention
 
 WRITTEN = {
@@ -174,6 +175,51 @@ def test_rows_of_one_call_are_steered_apart_as_in_separate_runs(bytes_lm):
     assert answers(plain) != answers(steered)
     assert all(r.applied > 0 for a in steered for r in a.rounds)
     assert all(r.applied == 0 for a in both[:3] for r in a.rounds)
+
+
+def test_loops_of_every_length_in_one_call_are_those_of_separate_calls(bytes_lm):
+    problems, corrector = Sums().problems("test", 3), bytes_lm(1)
+    upstream = LocalUpstream(bytes_lm(0), Sums(), temperature=2.0, seed=3)
+    for mode in ("stream", "continue"):
+        options = {"task": Sums(), "max_rounds": 4, "mode": mode}
+        each = [k for _ in problems for k in (0, 1, 2, None)]
+        got = align([p for p in problems for _ in range(4)], upstream, corrector, rounds=each, **options)
+        for k, rounds in enumerate((0, 1, 2, None)):
+            assert got[k::4] == align(problems, upstream, corrector, rounds=rounds, **options)
+        assert len({tuple(a.answer for a in got[k::4]) for k in range(4)}) > 2
+    with pytest.raises(UserError, match="rounds has 2 numbers for 3 problems"):
+        align(problems, upstream, corrector, task=Sums(), rounds=[1, 2])
+
+
+def test_equal_unsteered_corrections_are_made_once(bytes_lm, monkeypatch):
+    problems, corrector, seen = Sums().problems("test", 2), bytes_lm(1), []
+    submit = Decoder.submit
+    monkeypatch.setattr(Decoder, "submit", lambda self, job: seen.append(job.prompt.ids) or submit(self, job))
+    align([*problems] * 3, ReplayUpstream(WRITTEN), corrector, task=Sums(), rounds=[1, 1, 2, 2, None, None])
+    assert len(seen) == len(set(seen)) >= 3
+
+
+def test_continue_lets_the_corrector_finish_as_a_language_model(bytes_lm):
+    task, corrector = Sums(), bytes_lm(1)
+    problem = task.problems("test", 1)[0]
+    got = align([problem], ReplayUpstream(WRITTEN), corrector, task=task, mode="continue", rounds=1, max_rounds=3)[0]
+    assert got.rounds[0].correction is not None and len(got.rounds) == 3
+    alone = LocalUpstream(corrector, task)
+    for k in (1, 2):
+        assert got.rounds[k].correction is None
+        (span,) = ask(alone, [Request(problem, got.rounds[k].prefix, k)])
+        assert span.strip() == got.rounds[k].last
+
+
+def test_aligner_corrects_the_whole_answer_once(bytes_lm):
+    task, corrector = Sums(), bytes_lm(1)
+    problems = task.problems("test", 2)
+    got = align(problems, ReplayUpstream(WRITTEN), corrector, task=task, mode="aligner", max_tokens=60)
+    for problem, a in zip(problems, got, strict=True):
+        whole = "".join(WRITTEN[problem.id]).strip()
+        (output,) = decode(corrector, [corrector.encode(problem.question, "", whole)], max_new_tokens=60)
+        assert [(r.prefix, r.last) for r in a.rounds] == [("", whole)]
+        assert a.answer == a.rounds[0].correction == corrector.decode(list(output.ids))
 
 
 def test_text_that_no_model_can_read_stops_its_row_and_a_bad_question_raises(repair):

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corrector.decoding import PLAIN, Decoder, Job, Tricks, decode
+from corrector.decoding import PLAIN, Decoder, Job, Tricks, decode, left_pad
 from corrector.decoding import fitness as fitness_module
 from corrector.decoding.drafts import Draft, Policy
 from corrector.decoding.fitness import unfit
 from corrector.decoding.prefixes import common
 from corrector.scoring import target_logprobs
-from steering.interventions import Gate, Intervention
+from steering.interventions import Gate, Intervention, steer
 from tests.corrector.test_decoding import make_prompts, with_eos
 
 N = 14
@@ -60,6 +60,26 @@ def test_steered_tokens_and_counts_are_those_of_plain_decoding(arch_lm, span):
             batch_size=batch_size,
         )
         assert got == wanted
+
+
+@pytest.mark.parametrize("span", ["prompt_last", "prompt_last+output"])
+def test_steered_tokens_are_those_of_hf_generate_with_hooks(arch_lm, span):
+    """Left-padded `generate` of transformers under `steer`, at batch 1, 8 and 32, end tokens and all."""
+    prompts = make_prompts(arch_lm, 32)
+    lm = with_eos(arch_lm, prompts)
+    v = {1: torch.randn(32, generator=torch.Generator().manual_seed(8))}
+    coefs = [3.0 * (i % 4 - 1.5) for i in range(32)]
+    ids, mask, _ = left_pad([p.ids for p in prompts], lm)
+    with steer(lm.model, v, coefs, [1], span=span):
+        out = lm.model.generate(
+            ids, attention_mask=mask.long(), max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=lm.eos_id
+        )[:, ids.shape[1] :].tolist()
+    wanted = [tuple(row[: row.index(lm.eos_id)]) if lm.eos_id in row else tuple(row) for row in out]
+    assert any(lm.eos_id in row for row in out)
+    for batch_size in (1, 8, 32):
+        steering = Intervention.of(v, coefs, [1], span=span)
+        got = decode(lm, prompts, max_new_tokens=8, steering=steering, batch_size=batch_size)
+        assert [o.ids for o in got] == wanted
 
 
 @pytest.mark.parametrize("tricks", [*EACH, PLAIN, Tricks()], ids=str)
