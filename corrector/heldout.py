@@ -22,8 +22,10 @@ from corrector.models import CARD, LanguageModel, load
 from corrector.scoring import target_logprobs
 from corrector.statistics import wilson
 from corrector.tasks.base import Pair, Task
-from corrector.upstreams import LocalUpstream
+from corrector.upstreams import LocalUpstream, upstream_of
 
+ANSWER_TOKENS = 512
+"""Longest whole answer of an aligner, in tokens."""
 CLEARLY_GOOD, CLEARLY_BAD = 0.5, 1.5
 """Badness below which a graded task's sentence should be copied, and above which it should be rewritten."""
 
@@ -51,11 +53,17 @@ def run(config: Heldout) -> dict[str, Any]:
     recipe = lm.card["recipe"]
     task = variant(recipe["task"], config.data, recipe.get("opener", ""))
     n = min(config.n, task.size("test"))
-    measure = upstream_scores if lm.card["role"] == "upstream" else corrector_scores
-    scores = measure(lm, task, n, config.seed)
+    scores = measure_of(lm)(lm, task, n, config.seed)
     file.write_text(json.dumps({**lm.card, "held_out": scores}, indent=1) + "\n")
     print(json.dumps(scores, indent=1))
     return scores
+
+
+def measure_of(lm: LanguageModel) -> Callable[[LanguageModel, Task, int, int], dict[str, Any]]:
+    """What a checkpoint is measured by: its card's role and, for correctors, its method."""
+    if lm.card["role"] == "upstream":
+        return upstream_scores
+    return aligner_scores if lm.card.get("method") == "aligner" else corrector_scores
 
 
 def variant(name: str, data: str = "", opener: str = "") -> tasks.Task:
@@ -88,6 +96,22 @@ def upstream_scores(lm: LanguageModel, task: Task, n: int, seed: int) -> dict[st
         answers = align(problems, LocalUpstream(lm, task, temperature, seed), task=task, mode="upstream")
         name = "greedy" if temperature == 0 else f"temperature {temperature:g}"
         out[name] = {k: round(float(np.mean([a.outcomes[k] for a in answers])), 4) for k in answers[0].outcomes}
+    return out
+
+
+def aligner_scores(lm: LanguageModel, task: Task, n: int, seed: int) -> dict[str, Any]:
+    """Outcomes of the task's own upstream's whole answers (`draft`), and of their greedy whole corrections."""
+    problems = task.problems("test", n, seed)
+    upstream = upstream_of("", task, problems, seed=seed)
+    drafts = [a.answer for a in align(problems, upstream, task=task, mode="upstream")]
+    prompts = [lm.encode(p.question, "", draft) for p, draft in zip(problems, drafts, strict=True)]
+    outputs = decode(lm, prompts, max_new_tokens=ANSWER_TOKENS, progress="held out")
+    answers = [lm.decode(list(o.ids)) for o in outputs]
+    pairs = list(zip(drafts, answers, strict=True))
+    out: dict[str, Any] = {"ended": rate([o.ended for o in outputs]), "copied": rate([d == a for d, a in pairs])}
+    for name, texts in (("draft", drafts), ("corrected", answers)):
+        grades = [task.grade(p, text) for p, text in zip(problems, texts, strict=True)]
+        out[name] = {k: round(float(np.mean([g[k] for g in grades])), 4) for k in grades[0]}
     return out
 
 

@@ -8,6 +8,10 @@ from typing import Literal
 
 from corrector.errors import UserError
 
+Method = Literal["stream", "aligner", "sft", "dpo", "expert", "antiexpert"]
+WRITERS: tuple[Method, ...] = ("sft", "dpo", "expert", "antiexpert")
+"""Methods that train what writes answers, not what corrects them."""
+
 
 @dataclass(frozen=True)
 class Train:
@@ -24,6 +28,10 @@ class Train:
     """Local path or hub id for the tasks that read data."""
     role: Literal["corrector", "upstream"] = "corrector"
     """A corrector learns corrections of given sentences; an upstream learns to write answers."""
+    method: Method = "stream"
+    """stream: sentence by sentence; the others are baselines on the same questions and corrected answers. aligner
+    corrects whole answers; sft and expert learn to write corrected answers, antiexpert uncorrected ones; dpo prefers
+    the corrected answer to the uncorrected one, and does not resume. All but aligner make an upstream."""
     init: str = ""
     """Checkpoint to start from (reference, folder or hub id); empty: from scratch with the sizes below."""
     d: int = 128
@@ -56,6 +64,11 @@ class Train:
     """Share of the steps with auxiliary losses; after them the loss is on the correction only."""
     first_weight: float = 1.0
     """Loss weight of a correction's first token, where copy or rewrite is often decided."""
+    beta: float = 0.1
+    """dpo only: how strongly the model is kept near the one it starts from."""
+    nll: float = 1.0
+    """dpo only: weight of the corrected answer's own loss beside the preference; 0 is DPO alone, which degenerates
+    where the upstream would never write the corrected answer."""
     seed: int = 0
     """Seed of weights and data order."""
     out: Path = Path()
@@ -66,6 +79,11 @@ class Train:
     """Steps between checkpoints that a killed run resumes from."""
     evaluate: int = 1000
     """Held-out pairs for the card's scores; 0: none."""
+
+    @property
+    def makes(self) -> Literal["corrector", "upstream"]:
+        """What the checkpoint is used as."""
+        return "upstream" if self.method in WRITERS else self.role
 
 
 _DIALOGUE = Train(task="dialogue", steps=4000, first_weight=3.0, last_weight=0.15, compile=True)
@@ -89,8 +107,42 @@ STARTS = ("arithmetic-base",)
 """Only the start of another recipe: trained, not shipped."""
 
 
+TUNED_LR = 5e-4
+"""A third of the peak rate that the upstream was trained with."""
+
+
+def _baselines(task: str, like: Train, half: Train, suffix: str = "") -> dict[str, Train]:
+    """Every method that a corrector's recipe is compared with, seeds 0 to 2: same pool, steps, batch and draws.
+
+    The aligner has the corrector's size, from scratch as it is; expert and antiexpert have it together (`half` each),
+    from scratch too, since an expert that went on from the upstream would be the sft model itself. sft and dpo go on
+    from the upstream, as one does.
+    """
+    tuned = replace(like, init=f"{task}-upstream", lr=TUNED_LR, compile=False)
+    methods: dict[str, Train] = {
+        "aligner": replace(like, method="aligner"),
+        "sft": replace(tuned, method="sft"),
+        "dpo": replace(tuned, method="dpo"),
+        "expert": replace(half, method="expert", compile=False),
+        "antiexpert": replace(half, method="antiexpert", compile=False),
+    }
+    return {
+        f"{task}-{method}{suffix}-{seed}": replace(config, seed=seed)
+        for method, config in methods.items()
+        for seed in range(3)
+    }
+
+
+BASELINES: dict[str, Train] = {
+    **_baselines("dialogue", _DIALOGUE, replace(_DIALOGUE, d=96, layers=5, ff=272)),
+    **_baselines("arithmetic", RECIPES["arithmetic-s"], replace(_ARITHMETIC, d=48, layers=3, ff=160), "-s"),
+}
+"""What the correctors are compared with."""
+
+
 def recipe(name: str) -> Train:
-    """A recipe by the name of the reference it makes; UserError names the ones there are."""
-    if name not in RECIPES:
-        raise UserError(f"recipe={name!r} is not one of {', '.join(RECIPES)}; choose --recipe among them")
-    return RECIPES[name]
+    """A recipe by the name of the checkpoint it makes; UserError names the ones there are."""
+    known = RECIPES | BASELINES
+    if name not in known:
+        raise UserError(f"recipe={name!r} is not one of {', '.join(known)}; choose --recipe among them")
+    return known[name]

@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 
+from corrector.draws import answers_hash, counted
 from corrector.errors import UserError, run_cli
 from corrector.heldout import Heldout, variant
 from corrector.heldout import run as measure
 from corrector.models import CARD, LanguageModel, load
+from corrector.preference import prefer
 from corrector.prompts import template
 from corrector.recipes import Train, recipe
-from corrector.tasks.base import Task, data_hash
+from corrector.tasks.base import Problem, Task, data_hash
 from corrector.tokenizers import bpe_tokenizer, word_tokenizer
 from corrector.training import STATE, train
 
@@ -100,15 +102,21 @@ def run_resolved(config: Train) -> Path:
     """Train by a config whose every field counts, save the checkpoint with its card, return its folder."""
     if config.steps < 1 or config.batch < 1:
         raise UserError(f"steps={config.steps}, batch={config.batch}: both must be at least 1")
-    name = config.recipe or f"{config.task}-{config.role}-{config.seed}"
+    if config.method != "stream" and config.role == "upstream":
+        raise UserError(f"--role upstream --method {config.method}: leave one of them out, since the method says it")
+    if config.method == "dpo" and not config.init:
+        raise UserError("method='dpo' starts from an upstream that writes answers; give --init, or use --method sft")
+    kind = config.makes if config.method == "stream" else config.method
+    name = config.recipe or f"{config.task}-{kind}-{config.seed}"
     out = config.out if config.out != Path() else Path("runs") / f"train-{name}"
     work = Path("runs") / f"train-{name}.work" if config.out == Path() else out.with_name(out.name + ".work")
     task = variant(config.task, config.data, config.opener)
     _guard(work, out, config)
     lm = load(config.init) if config.init else new_model(config, task)
     pool = task.problems("train", min(config.pool, task.size("train")))
-    result = train(lm, task, pool, config, work)
-    save(lm, out, card_of(config, task, lm, result))
+    fit = prefer if config.method == "dpo" else train
+    result = fit(lm, task, pool, config, work)
+    save(lm, out, card_of(config, task, lm, pool, result))
     if config.evaluate:
         measure(Heldout(out, config.data, config.evaluate))
     shutil.rmtree(work)
@@ -135,17 +143,29 @@ def _guard(work: Path, out: Path, config: Train) -> None:
     record.write_text(json.dumps(now, indent=1))
 
 
-def card_of(config: Train, task: Task, lm: LanguageModel, result: dict[str, float]) -> dict[str, Any]:
-    """What a checkpoint says of itself: recipe, seed, minutes, data hash; held-out scores come once it is saved."""
+def card_of(
+    config: Train, task: Task, lm: LanguageModel, pool: list[Problem], result: dict[str, float]
+) -> dict[str, Any]:
+    """What a checkpoint says of itself: recipe, seed, minutes, data; held-out scores come once it is saved.
+
+    `answers_hash` is equal for methods that drew the same questions and corrected answers.
+    """
     sample = task.pairs("train", min(500, task.size("train")), config.seed)
+    draws: dict[str, Any] = dict(counted(pool, config))
+    if config.method != "stream" or config.role == "corrector":
+        draws["answers_hash"] = answers_hash(pool, task, config)
+    preference = {k: round(result[k], 4) for k in ("no_preference", "preferred") if k in result}
     return {
         "recipe": {k: v for k, v in asdict(config).items() if k != "out"} | {"data": Path(config.data).name},
-        "role": config.role,
+        "role": config.makes,
+        "method": config.method,
         "template": lm.template.name,
         "parameters": sum(p.numel() for p in lm.model.parameters()),
         "data_hash": data_hash(sample),
         "minutes": round(result["minutes"], 1),
+        **draws,
         "trained_tokens": int(result["trained_tokens"]),
+        **preference,
         "final_loss": round(result["loss"], 4),
         "torch": torch.__version__.split("+")[0],
         "model_organism": True,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,65 +19,43 @@ from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from corrector.draws import Draw, draws_at, problems_at
 from corrector.errors import UserError
 from corrector.models import LanguageModel, blocks
-from corrector.packing import IGNORE, Batch, Packed, Segment, collate, pack
-from corrector.prompts import Prompt, encode
+from corrector.packing import IGNORE, Batch, Packed, collate
 from corrector.recipes import Train
-from corrector.tasks.base import Example, Problem, Task
+from corrector.rows import corrector_row, written_row
+from corrector.tasks.base import Problem, Task
 
 WARM_UP = 100
 STATE = "state.safetensors"
 
 
-def corrector_row(lm: LanguageModel, example: Example, config: Train, auxiliary: bool, rng: random.Random) -> Packed:
-    """A packed row of one problem: trunk, and a branch `prompt + correction` for each upstream sentence drawn."""
-    whole = lm.encode_upstream(example.problem.question, example.answer)
-    trunk = config.trunk_weight if auxiliary else 0.0
-    weights = [0.0 if i < whole.spans["prefix"][0] else trunk for i in range(len(whole))]
-    branches: list[Segment] = []
-    pairs = [p for step in example.steps for p in step.branches]
-    for pair in rng.sample(pairs, min(config.branches, len(pairs))):
-        prompt = lm.encode(pair.question, pair.prefix, pair.last)
-        target = lm.encode_target(pair.correction)
-        last = config.last_weight if auxiliary and not pair.is_wrong else 0.0
-        start, end = prompt.spans["last"]
-        prompt_weights = [last if start <= i < end else 0.0 for i in range(len(prompt))]
-        target_weights = [config.first_weight, *[1.0] * (len(target) - 1)]
-        branches.append(Segment((*prompt.ids, *target), (*prompt_weights, *target_weights)))
-    return pack(Segment(whole.ids, tuple(weights)), branches)
-
-
-def upstream_row(lm: LanguageModel, problem: Problem, task: Task, rng: random.Random) -> Packed:
-    """An answer as the upstream writes it; spans that are not its own (corrected ones) are context, not loss.
-
-    The whole text is tokenised once and the spans found by offsets, since a grown prefix may be cut into other tokens.
-    The end token goes with the last span.
-    """
-    written = task.upstream_spans(problem, rng)
-    prompt = lm.template.render_upstream(problem.question, "".join(text for text, _ in written))
-    at, fields = prompt.fields["prefix"][0], {}
-    for k, (text, _) in enumerate(written):
-        fields[str(k)] = (at, at + len(text))
-        at += len(text)
-    row = encode(lm.tokenizer, Prompt(prompt.text, fields))
-    weights = [0.0] * len(row)
-    for k, (_, own) in enumerate(written):
-        start, end = row.spans[str(k)]
-        weights[start:end] = [float(own)] * (end - start)
-    return pack(Segment((*row.ids, lm.eos_id), (*weights, float(written[-1][1]))), [])
-
-
 def batch_at(step: int, pool: list[Problem], task: Task, lm: LanguageModel, config: Train) -> Batch:
     """The batch of a step, a function of (seed, step) alone."""
-    rng = random.Random(f"{config.seed}/{step}")
-    problems = [pool[rng.randrange(len(pool))] for _ in range(config.batch)]
-    if config.role == "upstream":
-        rows = [upstream_row(lm, p, task, rng) for p in problems]
+    if config.method == "stream" and config.role == "upstream":
+        problems, rng = problems_at(step, pool, config)
+        rows = [written_row(lm, p.question, task.upstream_spans(p, rng)) for p in problems]
     else:
         auxiliary = step < config.auxiliary * config.steps
-        rows = [corrector_row(lm, task.example(p, rng), config, auxiliary, rng) for p in problems]
+        rows = [row_of(lm, draw, task, config, auxiliary) for draw in draws_at(step, pool, task, config)]
     return collate(rows, lm.tokenizer.pad_token_id)
+
+
+def row_of(lm: LanguageModel, draw: Draw, task: Task, config: Train, auxiliary: bool) -> Packed:
+    """A draw as its method trains on it; ValueError for dpo, whose rows are trl's."""
+    question, answer = draw.example.problem.question, draw.example.answer
+    match config.method:
+        case "stream":
+            return corrector_row(lm, draw.example, draw.pairs, config, auxiliary)
+        case "aligner":
+            return corrector_row(lm, draw.example, [draw.whole], config, auxiliary, task.sentences)
+        case "sft" | "expert":
+            return written_row(lm, question, [(answer, True)])
+        case "antiexpert":
+            return written_row(lm, question, [(draw.draft, True)])
+        case "dpo":
+            raise ValueError("dpo is trained by corrector.preference, not by this loop")
 
 
 def loss_of(model: Any, batch: Batch) -> torch.Tensor:

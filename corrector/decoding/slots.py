@@ -103,11 +103,11 @@ class Slots:
         self.cache = Cache(layers=list(self.layers))
 
     def reserve(self, n_rows: int, n_slots: int) -> None:
-        """Room for so many rows of so many tokens; grows by half at least, so that many small steps cost little."""
+        """Room for so many rows of so many tokens; doubles at least, so that many small steps cost little."""
         rows, slots = self.layers[0].n_rows, self.layers[0].n_slots
         if n_rows > rows or n_slots + 1 > slots:
-            rows = n_rows if n_rows <= rows else max(n_rows, rows + rows // 2)
-            slots = n_slots + 1 if n_slots + 1 <= slots else max(n_slots + 1, slots + slots // 2)
+            rows = n_rows if n_rows <= rows else max(n_rows, 2 * rows)
+            slots = n_slots + 1 if n_slots + 1 <= slots else max(n_slots + 1, 2 * slots)
             for layer in self.layers:
                 layer.grow(rows, slots)
 

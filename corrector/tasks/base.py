@@ -60,12 +60,14 @@ class MinimalPair:
 class Step:
     """One step of a training example: upstream sentences that may stand here, each with its correction.
 
-    `prefix` is the corrected text before the step, `chosen` the correction that the next step's prefix takes in.
+    `prefix` is the corrected text before the step, `chosen` the correction that the next step's prefix takes in, with
+    its leading whitespace; it is the correction of branch `taken`.
     """
 
     prefix: str
     branches: tuple[Pair, ...]
     chosen: str
+    taken: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,19 @@ class Example:
     def answer(self) -> str:
         """The corrected answer, the join of all chosen steps."""
         return "".join(step.chosen for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an annotator makes of one sentence: rewrite the bad, improve the neutral, keep the good."""
+
+    correction: str
+    is_wrong: bool | None = None
+    """Ground truth of the sentence; None: not known."""
+    source: str = ""
+    """How the sentence was read, or who annotated it."""
+    eos: bool | None = None
+    """Whether the answer is complete with this correction; None: the annotator does not say."""
 
 
 class Task(ABC):
@@ -132,6 +147,23 @@ class Task(ABC):
             lead = step.chosen[: len(step.chosen) - len(step.chosen.lstrip())]
             spans.append((lead + rng.choice(step.branches).last, True) if own else (step.chosen, False))
         return spans
+
+    def draft(self, example: Example, rng: random.Random) -> str:
+        """The whole answer as the upstream wrote it, of which `example.answer` is the correction.
+
+        By default the uncorrected sentences of the branches that the example took; a task whose mistakes travel into
+        later sentences draws it anew, since those sentences stand behind corrected ones and no upstream wrote them
+        in a row. UserError where the task has no whole answers.
+        """
+        leads = [s.chosen[: len(s.chosen) - len(s.chosen.lstrip())] for s in example.steps]
+        return "".join(lead + s.branches[s.taken].last for lead, s in zip(leads, example.steps, strict=True))
+
+    def annotate(self, problem: Problem, prefix: str, last: str, rng: random.Random) -> Annotation | None:
+        """The task's own annotator: the correction of `last` behind a corrected `prefix`; None where it cannot tell.
+
+        UserError where the task has none.
+        """
+        raise UserError(f"task={self.name!r} has no annotator of its own; choose --annotator model or server")
 
     def is_valid(self, pair: Pair, sentence: str) -> bool:
         """Well-formed, and about this very question; the same as `well_formed` where a task cannot tell more."""

@@ -66,6 +66,15 @@ class Jsonl(Task):
         pairs = self._pairs[problem.id]
         return Example(problem, tuple(Step(pair.prefix, (pair,), pair.correction) for pair in pairs))
 
+    def draft(self, example: Example, rng: random.Random) -> str:
+        """The answer of a question with one row that has no prefix, as in Aligner's data; UserError for others."""
+        if len(example.steps) != 1 or example.steps[0].prefix:
+            raise UserError(
+                f"{self.path}: question {example.problem.question[:60]!r} has {len(example.steps)} rows of sentences, "
+                f"no whole answer; give rows of {', '.join(ALIGNER)}, one a question, or train with --method stream"
+            )
+        return super().draft(example, rng)
+
     def recorded(self, problem: Problem, seed: int) -> list[str]:
         """The `last` of every row of the question, in the file's order, as the upstream's sentences."""
         return [p.last if i == 0 else f" {p.last}" for i, p in enumerate(self._pairs[problem.id])]

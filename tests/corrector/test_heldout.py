@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,17 @@ import torch
 from corrector import heldout
 from corrector.decoding import Output
 from corrector.errors import UserError, run_cli
-from corrector.heldout import Heldout, calibration, corrector_scores, rate, run, upstream_scores, variant
+from corrector.heldout import (
+    Heldout,
+    aligner_scores,
+    calibration,
+    corrector_scores,
+    measure_of,
+    rate,
+    run,
+    upstream_scores,
+    variant,
+)
 from corrector.loop import Alignment
 from corrector.statistics import wilson
 from corrector.tasks.base import Pair, Problem
@@ -121,6 +132,46 @@ def test_upstream_scores_are_mean_outcomes_greedy_and_at_the_tasks_temperature(t
     assert got == {"n": 2, "greedy": {"helpful": 0.5}, f"temperature {Dialogue.temperature:g}": {"helpful": 0.75}}
     monkeypatch.setattr(Known, "temperature", 0.0)
     assert set(upstream_scores(tiny_lm, Known(), 2, 3)) == {"n", "greedy"}
+
+
+def test_an_aligner_is_scored_on_whole_answers_of_the_tasks_upstream(tiny_lm, monkeypatch):
+    problems = [Problem("a", "so how many"), Problem("b", "how many more")]
+    drafts = {"a": "Tom has pens. Ann has bags.", "b": "Mia eats apples."}
+    corrected = {"a": "Tom has coins.", "b": "Mia eats apples."}
+
+    def align(problems, upstream, *, task, mode):
+        assert mode == "upstream" and upstream == ("upstream", "", 7)
+        return [Alignment(p, drafts[p.id], (), "end", {}) for p in problems]
+
+    def decode(lm, prompts, *, max_new_tokens, **_):
+        assert max_new_tokens == heldout.ANSWER_TOKENS
+        texts = [{part: lm.decode(list(p.ids[slice(*p.spans[part])])) for part in p.spans} for p in prompts]
+        assert [(t["question"], t["prefix"], t["last"]) for t in texts] == [
+            (p.question, "", drafts[p.id]) for p in problems
+        ]
+        return [Output(tuple(lm.encode_target(corrected[p.id])[:-1]), p.id == "a") for p in problems]
+
+    monkeypatch.setattr(heldout, "align", align)
+    monkeypatch.setattr(heldout, "decode", decode)
+    monkeypatch.setattr(heldout, "upstream_of", lambda ref, task, problems, seed: ("upstream", ref, seed))
+    monkeypatch.setattr(Known, "problems", lambda self, split, n, seed: problems)
+    monkeypatch.setattr(Known, "grade", lambda self, problem, answer: {"helpful": float(len(answer.split()))})
+    got = aligner_scores(tiny_lm, Known(), 2, 7)
+    assert (got["ended"]["mean"], got["copied"]["mean"], got["copied"]["n"]) == (0.5, 0.5, 2)
+    assert got["draft"] == {"helpful": 4.5} and got["corrected"] == {"helpful": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("card", "measure"),
+    [
+        ({"role": "corrector"}, corrector_scores),
+        ({"role": "corrector", "method": "stream"}, corrector_scores),
+        ({"role": "corrector", "method": "aligner"}, aligner_scores),
+        ({"role": "upstream", "method": "dpo"}, upstream_scores),
+    ],
+)
+def test_a_card_says_by_what_it_is_measured(card, measure, tiny_lm):
+    assert measure_of(replace(tiny_lm, card=card)) is measure
 
 
 @pytest.fixture

@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from corrector import training
+from corrector import rows as module
 from corrector.models import LanguageModel
 from corrector.packing import IGNORE, Packed, Segment, collate, common_prefix, pack
 from corrector.prompts import template
 from corrector.recipes import Train
+from corrector.rows import corrector_row
 from corrector.tasks import get
 from corrector.tokenizers import bpe_tokenizer, word_tokenizer
 from corrector.train import training_texts
-from corrector.training import corrector_row, loss_of
+from corrector.training import loss_of
 
 CONFIG = Train(branches=4, first_weight=3.0, trunk_weight=0.3, last_weight=0.15)
 
@@ -52,10 +53,14 @@ def rows_of(monkeypatch, lm, task, auxiliary: bool, n: int = 3) -> tuple[list[Pa
         whole.append([trunk, *branches])
         return pack(trunk, branches)
 
-    monkeypatch.setattr(training, "pack", recording)
+    monkeypatch.setattr(module, "pack", recording)
     rng = random.Random(1)
-    problems = task.problems("test", 6)[:n]
-    rows = [corrector_row(lm, task.example(p, random.Random(1)), CONFIG, auxiliary, rng) for p in problems]
+    rows: list[Packed] = []
+    for problem in task.problems("test", 6)[:n]:
+        example = task.example(problem, random.Random(1))
+        pairs = [p for s in example.steps for p in s.branches]
+        chosen = rng.sample(pairs, min(CONFIG.branches, len(pairs)))
+        rows.append(corrector_row(lm, example, chosen, CONFIG, auxiliary))
     return rows, whole
 
 

@@ -95,6 +95,12 @@ def test_references_are_trained_in_order_and_published(home, trained):
     assert versions(home / "dialogue-1") == versions(home / "dialogue-0") == NEW
 
 
+def test_baselines_are_trained_where_named(home, trained):
+    run(Reference(names=("dialogue-sft-0", "arithmetic-aligner-s-2")))
+    assert trained == [("dialogue-sft-0", ""), ("arithmetic-aligner-s-2", "")]
+    assert versions(home / "dialogue-sft-0") == NEW
+
+
 def test_gsm8k_without_data_is_left_as_it_is_and_said_so(home, trained, monkeypatch, capsys):
     run(Reference(names=("gsm8k",)))
     assert trained == [] and "gsm8k: left as it is" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from corrector.statistics import (
     item_slopes,
     line,
     max_null_p,
+    mcnemar,
     null_p,
     slope_bootstrap,
     spearman,
@@ -154,3 +155,11 @@ def test_corrected_p_is_uniform_at_most_where_nothing_is_there_and_finds_what_bo
 
 def _split(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return table[0], table[1:]
+
+
+def test_mcnemar_is_the_exact_binomial():
+    assert mcnemar(0, 0) == 1.0 and mcnemar(3, 3) == 1.0
+    assert mcnemar(5, 1) == mcnemar(1, 5) == pytest.approx(14 / 64)
+    assert mcnemar(10, 0) == pytest.approx(2 / 1024)
+    with pytest.raises(UserError, match="lost"):
+        mcnemar(1, -1)

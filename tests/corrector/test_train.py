@@ -154,6 +154,52 @@ def test_a_tiny_run_writes_a_checkpoint_that_loads(role, monkeypatch, capsys):
     )
 
 
+@pytest.fixture
+def answers():
+    """Whole answers, as Aligner has them, one a question."""
+    rows = [
+        {"question": f"What is {a} + {b}?", "answer": f"It is {a + b + 1}. So.", "correction": f"It is {a + b}. So."}
+        for a in range(6)
+        for b in range(6)
+    ]
+    Path("answers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return f"--task jsonl --data answers.jsonl --steps 3 {SIZES} --seed 5"
+
+
+@pytest.mark.parametrize("method", ["aligner", "sft", "dpo", "expert", "antiexpert"])
+def test_every_method_writes_a_checkpoint_that_says_what_it_trained_on(method, answers, monkeypatch):
+    assert command(monkeypatch, f"{answers} --out stream") == 0
+    assert command(monkeypatch, f"{answers} --method expert --seed 6 --out start") == 0
+    if method == "dpo":
+        pytest.importorskip("trl")
+    begin = "--init start" if method in ("sft", "dpo") else ""
+    assert command(monkeypatch, f"{answers} --method {method} {begin} --out made") == 0
+    assert {p.name for p in Path().iterdir()} == {"made", "start", "stream", "answers.jsonl", "pairs.jsonl"}
+    assert not [p for p in Path().rglob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+    card, stream = load("made").card, load("stream").card
+    assert card["method"] == card["recipe"]["method"] == method and stream["method"] == "stream"
+    assert card["role"] == ("corrector" if method == "aligner" else "upstream")
+    equal = ("questions", "distinct_questions", "answers_hash")
+    assert [card[k] for k in equal] == [stream[k] for k in equal] and card["questions"] == 6
+    assert card["trained_tokens"] > 0 and 0 < card["final_loss"] < 20
+    assert ("no_preference" in card) == (method == "dpo")
+    if begin:
+        assert load("made").fingerprint != load("start").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--method dpo", "method='dpo' starts from an upstream that writes answers; give --init"),
+        ("--method aligner --role upstream", "--role upstream --method aligner: leave one of them out"),
+        ("--method aligner --data pairs.jsonl", "has 2 rows of sentences, no whole answer"),
+    ],
+)
+def test_a_method_that_cannot_be_trained_so_is_refused(words, message, answers, monkeypatch, capsys):
+    assert command(monkeypatch, f"{answers} {words} --out made") == 2
+    assert message in last_line(capsys) and not Path("made").exists()
+
+
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C at the beginning of a step."""
     batch_at = training.batch_at
@@ -211,12 +257,13 @@ def test_training_goes_on_from_a_checkpoint(monkeypatch):
     assert load("other").fingerprint != load("made").fingerprint
 
 
-def test_the_default_folder_is_named_after_the_run():
+def test_the_default_folder_is_named_after_the_run(answers):
     config = Train(
         task="jsonl", data="pairs.jsonl", steps=1, batch=1, d=32, layers=1, heads=2, ff=48, evaluate=0, seed=4
     )
     assert run(config) == Path("runs/train-jsonl-corrector-4")
-    assert [p.name for p in Path("runs").iterdir()] == ["train-jsonl-corrector-4"]
+    assert run(replace(config, method="expert", data="answers.jsonl")) == Path("runs/train-jsonl-expert-4")
+    assert {p.name for p in Path("runs").iterdir()} == {"train-jsonl-corrector-4", "train-jsonl-expert-4"}
 
 
 def test_a_new_model_has_the_sizes_and_seed_of_its_config(few_texts):

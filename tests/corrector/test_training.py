@@ -9,14 +9,16 @@ import torch
 from safetensors import safe_open
 
 from corrector import training
+from corrector.draws import draws_at
 from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.packing import IGNORE, Batch
 from corrector.prompts import template
 from corrector.recipes import Train
+from corrector.rows import written_row
 from corrector.tasks.base import Example, Pair, Problem, Split, Step, Task
 from corrector.tokenizers import bpe_tokenizer, word_tokenizer
-from corrector.training import STATE, batch_at, learning_rate, loss_of, train, upstream_row
+from corrector.training import STATE, batch_at, learning_rate, loss_of, train
 
 WORDS = "red blue green dim odd".split()
 
@@ -149,13 +151,50 @@ def test_an_upstream_learns_its_own_sentences_and_nothing_of_its_context(lm):
     seen = set()
     for seed in range(30):
         spans = TASK.upstream_spans(POOL[3], random.Random(seed))
-        row = upstream_row(lm, POOL[3], TASK, random.Random(seed))
+        row = written_row(lm, POOL[3].question, spans)
         trained = lm.tokenizer.decode([t for t in row.targets if t != IGNORE])
         end = "<eos>" if spans[-1][1] else ""
         assert trained == "".join(text for text, own in spans if own) + end
         assert lm.tokenizer.decode(list(row.ids)) == f"<q>{POOL[3].question}<p>{''.join(t for t, _ in spans)}<eos>"
         seen.add(tuple(own for _, own in spans))
     assert {(True, False), (False, True), (False,), (True,)} <= seen
+
+
+@pytest.mark.parametrize("method", ["sft", "expert", "antiexpert"])
+def test_writers_learn_whole_answers_behind_the_question(method, lm):
+    config = replace(ALL, method=method)
+    batch = batch_at(5, POOL, TASK, lm, config)
+    drawn = draws_at(5, POOL, TASK, config)
+    for draw, ids, wanted in zip(drawn, batch.ids, batch.targets, strict=True):
+        answer = draw.draft if method == "antiexpert" else draw.example.answer
+        assert lm.tokenizer.decode(wanted[wanted != IGNORE].tolist()) == answer + "<eos>"
+        assert lm.tokenizer.decode(ids).startswith(f"<q>{draw.example.problem.question}<p>{answer}<eos>")
+    assert set(batch.weights[batch.targets != IGNORE].tolist()) == {1.0}
+    assert any(d.draft != d.example.answer for d in drawn)
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_an_aligner_learns_whole_corrections_and_where_each_sentence_begins(step, lm):
+    config = replace(ALL, method="aligner", batch=4, trunk_weight=0.25, last_weight=0.125)
+    batch = batch_at(step, POOL, TASK, lm, config)
+    drawn = draws_at(step, POOL, TASK, config)
+    answers = [d.example.answer for d in drawn]
+    firsts = [t for d in drawn for s in TASK.sentences(d.example.answer) for t in lm.encode_target(s)[:1]]
+    assert targets(batch, 3.0).tolist() == firsts and len(firsts) > len(drawn)
+    whole = len(targets(batch, 1.0)) + len(firsts)
+    assert whole == sum(n_tokens(lm, a) + 1 for a in answers)
+    trunk = sum(n_tokens(lm, a) for a in answers) if step < 4 else 0
+    copied = sum(n_tokens(lm, d.draft) for d in drawn if d.draft == d.example.answer) if step < 4 else 0
+    assert (len(targets(batch, 0.25)), len(targets(batch, 0.125))) == (trunk, copied)
+    for draw, ids in zip(drawn, batch.ids, strict=True):
+        question, answer = draw.example.problem.question, draw.example.answer
+        # the branch leaves the trunk behind <p>, since the pair has no prefix
+        assert lm.tokenizer.decode(ids).startswith(f"<q>{question}<p>{answer}<y1>{draw.draft}<y2>{answer}<eos>")
+
+
+def test_a_preference_is_no_row_of_this_loop(lm):
+    with pytest.raises(ValueError, match=r"trained by corrector\.preference"):
+        batch_at(0, POOL, TASK, lm, replace(CONFIG, method="dpo"))
 
 
 def test_batches_follow_from_seed_and_step_alone(lm):
@@ -197,9 +236,11 @@ def interrupt_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr(training, "batch_at", interrupted)
 
 
-@pytest.mark.parametrize("role", ["corrector", "upstream"])
-def test_a_killed_run_resumes_to_the_same_weights(role, make_lm, tmp_path, monkeypatch):
-    config = replace(CONFIG, role=role, batch=4)
+@pytest.mark.parametrize(
+    "kind", [{"role": "corrector"}, {"role": "upstream"}, {"method": "aligner"}, {"method": "antiexpert"}], ids=str
+)
+def test_a_killed_run_resumes_to_the_same_weights(kind, make_lm, tmp_path, monkeypatch):
+    config = replace(CONFIG, **kind, batch=4)
     clean = fresh_lm(make_lm)
     wanted = train(clean, TASK, POOL, config, tmp_path / "clean")
     interrupt_at(monkeypatch, 6)

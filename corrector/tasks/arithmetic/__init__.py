@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from corrector.errors import UserError
-from corrector.tasks.arithmetic.branches import Branch, answer_branches, slipped, step_branches
+from corrector.tasks.arithmetic.branches import Branch, annotated, answer_branches, slipped, step_branches
 from corrector.tasks.arithmetic.steps import is_right, place_of, read_sentence, spans, without_opener, write_step
 from corrector.tasks.arithmetic.stories import (
     N_QUESTIONS,
@@ -22,7 +22,7 @@ from corrector.tasks.arithmetic.stories import (
 )
 from corrector.tasks.arithmetic.words import OPENER, STYLES, vocabulary
 from corrector.tasks.arithmetic.writers import write_answer, write_sentences
-from corrector.tasks.base import Example, MinimalPair, Pair, Problem, Split, Step, Task, split_of
+from corrector.tasks.base import Annotation, Example, MinimalPair, Pair, Problem, Split, Step, Task, split_of
 
 __all__ = ["Arithmetic", "Calculation", "forget_carry", "needs_carry", "steps_of", "vocabulary"]
 
@@ -77,15 +77,25 @@ class Arithmetic(Task):
             else:
                 branches = answer_branches(total, rng)
             pairs = tuple(self._pair(problem, prefix, branch) for branch in branches)
-            chosen = rng.choice(pairs).correction
-            chosen = f" {chosen}" if prefix else chosen
-            steps.append(Step(prefix, pairs, chosen))
+            taken = rng.randrange(len(pairs))
+            chosen = " " * bool(prefix) + pairs[taken].correction
+            steps.append(Step(prefix, pairs, chosen, taken))
             prefix += chosen
         return Example(problem, tuple(steps))
 
     def faulty_answer(self, problem: Problem, rng: random.Random, forget: float = 0.8) -> str:
         """An answer by a writer that forgets a carry with probability `forget`: the upstream's training text."""
         return write_answer(read_question(problem.question), rng, forget)
+
+    def draft(self, example: Example, rng: random.Random) -> str:
+        """The corrected answer as the faulty upstream writes it: same styles, carries forgotten, wrong totals kept on.
+
+        One sentence in ten states its result only.
+        """
+        read = [read_sentence(without_opener(s.chosen, self._openers)) for s in example.steps]
+        styles = [s.style for s in read if s and s.kind == "step"]
+        story = read_question(example.problem.question)
+        return " ".join(s for s, _ in write_sentences(story, rng, UPSTREAM_FORGETS, 0.0, styles))
 
     def upstream_spans(self, problem: Problem, rng: random.Random) -> list[tuple[str, bool]]:
         """The faulty writer's answer, a step in three as a corrector leaves it (context, not the writer's own)."""
@@ -103,6 +113,17 @@ class Arithmetic(Task):
         story = read_question(pair.question)
         place = place_of(story, pair.prefix, self._openers)
         return is_right(story, place, without_opener(sentence, self._openers))
+
+    def annotate(self, problem: Problem, prefix: str, last: str, rng: random.Random) -> Annotation | None:
+        """Correct any text for its place as training pairs are corrected; None behind the answer."""
+        story = read_question(problem.question)
+        place = place_of(story, prefix, self._openers)
+        branch = annotated(story, place, without_opener(last, self._openers))
+        if branch is None:
+            return None
+        pair = self._pair(problem, prefix, branch)
+        last_place = place.done >= len(story.operations)
+        return Annotation(pair.correction, pair.is_wrong, pair.source, eos=last_place)
 
     def well_formed(self, pair: Pair, sentence: str) -> bool:
         """Tell whether it is a sentence of the grammar, of whatever kind and truth, with or without opener."""

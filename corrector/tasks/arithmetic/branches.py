@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from corrector.tasks.arithmetic.steps import write_neutral, write_step
+from corrector.tasks.arithmetic.steps import Place, is_right, read_sentence, write_neutral, write_step
 from corrector.tasks.arithmetic.stories import TOTALS, Calculation, Story, apply, forget_carry, needs_carry
 from corrector.tasks.arithmetic.words import ANSWER, NEUTRALS, OFF_TOPIC, STYLES
 
@@ -76,6 +76,33 @@ def step_branches(story: Story, index: int, step: Calculation, rng: random.Rando
     else:
         branch = _bad(story, index, step, style, rng)
     return Branch(good, good, "good", "good"), branch
+
+
+def annotated(story: Story, place: Place, text: str) -> Branch | None:
+    """Any text (opener taken off) at its place, corrected as the branches are; None behind the answer.
+
+    A step wrong in its result (a slip), its operation or one operand is repaired in its own style.
+    """
+    if place.answered:
+        return None
+    if place.done >= len(story.operations):
+        answer = ANSWER.format(n=place.total)
+        return Branch(text, answer, *(("good", "good/answer") if text == answer else ("bad", "bad/answer")))
+    step, voice = story.calculation(place.done, place.total), (story.pronoun, story.things)
+    read = read_sentence(text)
+    if is_right(story, place, text):
+        neutral = read is not None and read.kind == "neutral"
+        return Branch(text, write_step(0, step, *voice), "neutral", "neutral") if neutral else _good(text)
+    done = read.calculation if read else None
+    if read is None or done is None:
+        return Branch(text, write_step(0, step, *voice), "bad", "bad/other")
+    off = sum((done.left != step.left, done.op != step.op, done.right != step.right))
+    fixed = write_step(read.style if off < 2 else 0, step, *voice)
+    return Branch(text, fixed, *(("bad", "bad/step") if off else ("slip", "slip/number")))
+
+
+def _good(text: str) -> Branch:
+    return Branch(text, text, "good", "good")
 
 
 def _bad(story: Story, index: int, step: Calculation, style: int, rng: random.Random) -> Branch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from corrector.tasks.arithmetic.steps import write_neutral, write_step
 from corrector.tasks.arithmetic.stories import TOTALS, Calculation, Story, forget_carry, needs_carry
@@ -20,10 +21,13 @@ def write_answer(story: Story, rng: random.Random, forget: float) -> str:
     return " ".join(sentence for sentence, _ in write_sentences(story, rng, forget, corrected=0.0))
 
 
-def write_sentences(story: Story, rng: random.Random, forget: float, corrected: float) -> list[tuple[str, bool]]:
+def write_sentences(
+    story: Story, rng: random.Random, forget: float, corrected: float, styles: Sequence[int] = ()
+) -> list[tuple[str, bool]]:
     """(sentence, own) of such an answer; with probability `corrected` a step stands as a corrector leaves it.
 
-    Corrected steps are right and not the writer's own: context from which an upstream learns to go on.
+    Corrected steps are right and not the writer's own: context from which an upstream learns to go on. `styles`, one
+    a step, are drawn where none are given.
     """
     total, sentences = story.start, list[tuple[str, bool]]()
     for i in range(len(story.operations)):
@@ -35,7 +39,8 @@ def write_sentences(story: Story, rng: random.Random, forget: float, corrected: 
         if own and rng.random() < NEUTRAL_SHARE:
             sentences.append((write_neutral(rng.randrange(len(NEUTRALS)), total, *voice), True))
         else:
-            sentences.append((write_step(rng.randrange(len(STYLES)), step, *voice), own))
+            style = styles[i] if styles else rng.randrange(len(STYLES))
+            sentences.append((write_step(style, step, *voice), own))
     return [*sentences, (ANSWER.format(n=total), True)]
 
 

@@ -12,7 +12,7 @@ from itertools import product
 from typing import ClassVar
 
 from corrector.errors import UserError
-from corrector.tasks.base import Example, MinimalPair, Pair, Problem, Split, Step, Task, split_of
+from corrector.tasks.base import Annotation, Example, MinimalPair, Pair, Problem, Split, Step, Task, split_of
 from corrector.tasks.dialogue import annotator, grammar
 from corrector.tasks.dialogue import lexicon as lx
 
@@ -64,6 +64,13 @@ class Dialogue(Task):
         return Pair(
             problem.id, problem.question, prefix, last, correction, wrong, kind, parsed.badness, f"level-{level}"
         )
+
+    def annotate(self, problem: Problem, prefix: str, last: str, rng: random.Random) -> Annotation | None:
+        """Draw from the annotator's law; None for a sentence outside the grammar."""
+        if grammar.parse(problem.question, last) is None:
+            return None
+        pair = self.pair(problem, prefix, last, rng)
+        return Annotation(pair.correction, pair.is_wrong, pair.source)
 
     def example(self, problem: Problem, rng: random.Random) -> Example:
         prefix, steps = "", []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import ClassVar
@@ -10,9 +11,20 @@ from typing import ClassVar
 from corrector.errors import UserError
 from corrector.grading import final_number, number, same_number
 from corrector.sentences import repeats, split_lines
-from corrector.tasks.base import Example, MinimalPair, Pair, Problem, Split, Step, Task, check_disjoint, split_of
+from corrector.tasks.base import (
+    Annotation,
+    Example,
+    MinimalPair,
+    Pair,
+    Problem,
+    Split,
+    Step,
+    Task,
+    check_disjoint,
+    split_of,
+)
 from corrector.tasks.gsm8k.corrupt import FINAL, Corruption, carry, change_digit, numbers_in, operand, operation, slip
-from corrector.tasks.gsm8k.equations import Line, parse_line, result_of, statements
+from corrector.tasks.gsm8k.equations import NUMBER, SIGNS, Line, parse_line, result_of, statements
 from corrector.tasks.gsm8k.rows import load
 
 REPLAY_RATE = 0.3
@@ -103,6 +115,10 @@ class Gsm8k(Task):
             out.append(text)
         return out
 
+    def draft(self, example: Example, rng: random.Random) -> str:
+        """An answer of the upstream that `recorded` replays, drawn with rng."""
+        return "\n".join(self.corrupted_answer(example.problem, rng, REPLAY_RATE))
+
     def recorded(self, problem: Problem, seed: int) -> list[str]:
         """The answer of an upstream that errs at REPLAY_RATE of the equations and calculates on from there."""
         lines = self.corrupted_answer(problem, random.Random(f"recorded/{seed}/{problem.id}"), REPLAY_RATE)
@@ -112,6 +128,25 @@ class Gsm8k(Task):
         """`correct` 1 or 0; `unparsed` 1 where the answer holds no number, which counts as wrong."""
         found = final_number(answer)
         return {"correct": float(same_number(found, problem.gold)), "unparsed": float(found is None)}
+
+    def annotate(self, problem: Problem, prefix: str, last: str, rng: random.Random) -> Annotation | None:
+        """Keep a right version of the gold line that stands here, and put it in place of a wrong one.
+
+        Wrong is: a false equation, another final number, or the gold line with other numbers or signs. None for all
+        else, since another way to the answer need not be wrong, and behind the "#### N".
+        """
+        lines, place = _lines(problem), len(prefix.split("\n")) if prefix else 0
+        if place >= len(lines):
+            return None
+        gold, final = lines[place].text, place + 1 == len(lines)
+        same = _shape(last) == _shape(gold)
+        if self.is_right(_pair(problem, prefix, last, gold), last) and not (
+            same and numbers_in(last) != numbers_in(gold)
+        ):
+            return Annotation(last, False, "gsm8k/good", final)
+        wrong = same or any(not true for _, true in statements(last))
+        wrong = wrong or (FINAL in last and not same_number(final_number(last), problem.gold))
+        return Annotation(gold, True, "gsm8k/wrong", final) if wrong else None
 
     def is_right(self, pair: Pair, sentence: str) -> bool | None:
         """Same result as the gold step, and no false equation in figures; None where the gold step has no number."""
@@ -171,6 +206,12 @@ def _lines(problem: Problem) -> list[Line]:
 
 def _prefixed(lines: Sequence[Line]) -> list[tuple[str, Line]]:
     return [("\n".join(line.text for line in lines[:i]), line) for i, line in enumerate(lines)]
+
+
+def _shape(text: str) -> str:
+    """A line without its signs and spaces, and with 0 for each number."""
+    text = re.sub(r"(?<=\s)[xX](?=\s)", "", NUMBER.sub("0", text))
+    return "".join(c for c in text if c in "xX" or not (c in SIGNS or c.isspace()))
 
 
 def _results(line: Line) -> list[Fraction]:
