@@ -8,7 +8,7 @@ from corrector import tasks
 from corrector.heldout import corrector_scores
 from corrector.loop import align
 from corrector.models import REFERENCES, load, references
-from corrector.recipes import RECIPES
+from corrector.recipes import BASELINES, RECIPES
 from corrector.upstreams import upstream_of
 from steering.cells import Cell, Setting, correct, mean
 from steering.extract import contrast_of, extract_vectors
@@ -17,8 +17,12 @@ NOT_SHIPPED = {"arithmetic-base"}
 """Only the start of arithmetic-l."""
 
 
+SHIPPED_BASELINES = {"dialogue-aligner-0", "dialogue-sft-0", "dialogue-dpo-0"}
+"""One seed; all would not fit the budget."""
+
+
 def test_every_recipe_is_shipped_and_nothing_else():
-    assert set(references()) == set(RECIPES) - NOT_SHIPPED
+    assert set(references()) == (set(RECIPES) - NOT_SHIPPED) | SHIPPED_BASELINES
 
 
 def test_references_fit_their_budget_and_hold_no_pickle():
@@ -33,7 +37,8 @@ def test_a_card_says_how_its_weights_came_about(name):
     weights = (REFERENCES / name / "model.safetensors").read_bytes()
     assert card["weights_sha256"] == hashlib.sha256(weights).hexdigest()[:16]
     assert card["recipe"]["recipe"] == name and card["minutes"] > 0 and len(card["data_hash"]) == 16
-    assert card["recipe"]["seed"] == RECIPES[name].seed and card["recipe"]["steps"] == RECIPES[name].steps
+    recipe = (RECIPES | BASELINES)[name]
+    assert (card["recipe"]["seed"], card["recipe"]["steps"]) == (recipe.seed, recipe.steps)
     assert card["held_out"] and card["model_organism"]
 
 
@@ -77,3 +82,21 @@ def test_the_dialogue_vector_moves_the_edit_ratio_both_ways():
     assert mean(low, "edit_ratio") <= 0.35 * mean(none, "edit_ratio")
     assert mean(high, "edit_ratio") >= 2 * mean(none, "edit_ratio")
     assert mean(low, "copied") >= 0.85 and mean(high, "copied") <= 0.1
+
+
+def test_baselines_of_dialogue_were_trained_on_equal_data_and_beat_the_upstream():
+    task = tasks.get("dialogue")
+    problems = task.problems("test", 30, seed=1)
+    cards = [load(name).card for name in sorted(SHIPPED_BASELINES)]
+    assert len({card["answers_hash"] for card in cards}) == 1
+    upstream = upstream_of("", task, problems)
+    alone = align(problems, upstream, task=task, mode="upstream")
+    whole = align(problems, upstream, load("dialogue-aligner-0"), task=task, mode="aligner")
+    tuned = [
+        align(problems, upstream_of(name, task, problems), task=task, mode="upstream")
+        for name in ("dialogue-sft-0", "dialogue-dpo-0")
+    ]
+    for answers in (whole, *tuned):
+        for name in ("helpful", "harmless"):
+            gained = [a.outcomes[name] - b.outcomes[name] for a, b in zip(answers, alone, strict=True)]
+            assert sum(gained) / len(gained) > 0.2, name
