@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corrector.decoding.below import recorded, replaced_below
-from corrector.decoding.drafts import Draft, Policy
+from corrector.decoding.drafts import Draft, Habit, Policy
 from corrector.decoding.jobs import Job, Live, Tricks
 from corrector.decoding.prefixes import Ids, Known, Prefixes
 from corrector.decoding.request import LiveSteering, Output, checked_applied, greedy
@@ -49,6 +49,7 @@ class Decoder:
         """Forwards so far, and tokens fed in them, padding included."""
         self._eos_id, self._slots = lm.eos_id, Slots(lm)
         self._policy = Policy.of(sum(p.numel() for p in lm.model.parameters()), lm.device.type)
+        self._habit = Habit() if self.tricks.draft else None
         self._n_below = steering.n_below if steering else 0
         self._waiting: deque[Job] = deque()
         self._live: list[Live] = []
@@ -114,11 +115,12 @@ class Decoder:
             draft = Draft(job.draft if self.tricks.draft else ())
             self._live.append(Live(job, draft, self._eos_id, self.temperature, generator=generator))
         self._restore([have[job] for job in jobs], first)
-        k = self._draft_length(self._live[first:])
+        offers = [row.offer(self._habit) for row in self._live[first:]]
+        k = self._policy.length([(kind, len(tokens)) for kind, tokens in offers])
         for start, end in ((0, n_above), (n_above, len(jobs))):
             for a, b in self._runs([size[job] for job in jobs[start:end]], max(len(job.draft) for job in jobs)):
                 rows = slice(start + a, start + b)
-                self._feed(first + rows.start, first + rows.stop, k, [have[job] for job in jobs[rows]])
+                self._feed(first + rows.start, k, offers[rows], [have[job] for job in jobs[rows]])
 
     def _session(self, job: Job) -> Have:
         return self.prefixes.session(job.session, job.prompt.ids, self._reach(job)) if self.tricks.prefix else NOTHING
@@ -155,18 +157,17 @@ class Decoder:
     def _runs(self, lengths: list[int], n_logits: int) -> list[tuple[int, int]]:
         return runs(lengths, n_logits, self.lm.model.config.vocab_size, self._policy.step)
 
-    def _draft_length(self, rows: list[Live]) -> int:
-        return self._policy.length([(x.draft.kind, len(x.draft.next(x.room))) for x in rows])
-
     def _advance(self) -> None:
-        k = self._draft_length(self._live)
+        offers = [row.offer(self._habit) for row in self._live]
+        k = self._policy.length([(kind, len(tokens)) for kind, tokens in offers])
         for start, end in self._runs([1] * len(self._live), k + 1):
-            self._feed(start, end, k, [NOTHING] * (end - start))
+            self._feed(start, k, offers[start:end], [NOTHING] * (end - start))
 
-    def _feed(self, first: int, last: int, k: int, have: list[Have]) -> None:
-        """Feed rows first..last-1 what they have not, with a draft of up to k tokens, and read what they write."""
-        rows = self._live[first:last]
-        drafts = [row.next_draft(k) for row in rows]
+    def _feed(self, first: int, k: int, offers: list[tuple[int, Ids]], have: list[Have]) -> None:
+        """Feed rows first, first + 1, ... what they were not fed, with up to k tokens of their drafts, and read on."""
+        rows = self._live[first : first + len(offers)]
+        whole = [row.fresh and row.job.on_draft is not None for row in rows]
+        drafts = [tokens if all_ else tokens[:k] for (_, tokens), all_ in zip(offers, whole, strict=True)]
         stretches: list[Stretch] = []
         for row, draft, (_, n) in zip(rows, drafts, have, strict=True):
             start, own = (n, row.job.prompt.ids[n:]) if row.fresh else (row.n_fed, (row.written[-1],))
@@ -181,8 +182,8 @@ class Decoder:
         for i, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
             if row.job.on_draft and row.fresh:
                 row.job.on_draft(logits[i, : len(row.job.draft)])
-            kind = row.draft.kind
-            self._policy.note(kind, len(draft), row.read(logits[i], best[i] if best else None, draft))
+            accepted = row.read(logits[i], best[i] if best else None, draft)
+            self._policy.note(offers[i][0], len(draft), accepted)
         if self.steering:
             self.steering.retract(torch.tensor([row.n_fed for row in rows], device=self.lm.device))
 
@@ -205,6 +206,8 @@ class Decoder:
             steered = self.steering if job.row >= 0 else None
             applied = checked_applied(steered, i, job.row, row.n_fed) if steered else 0
             finished.append((job, row.output(applied)))
+            if self._habit is not None:
+                self._habit.learn(job.prompt.ids, (*row.written, *[self._eos_id] * row.ended))
             if job.session is not None and self.tricks.prefix:
                 n = min(row.n_fed, steered.reach(job.row, job.prompt)) if steered else row.n_fed
                 known = Known((*job.prompt.ids, *row.written)[:n], self._slots.read(i, n))

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from corrector.decoding.drafts import Draft
+from corrector.decoding.drafts import CONTEXTS, HABIT, TRUSTED, Draft, Habit
 from corrector.decoding.prefixes import common
 from corrector.decoding.request import Output, Stop, draw
 from corrector.prompts import Encoded
+
+LONGEST = max(CONTEXTS)
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Tricks:
     """What the decoder does beside plain decoding; each may be turned off, and the tokens stay the same."""
 
     draft: bool = True
-    """Verify a draft (the suffix, where no other is given) in one forward."""
+    """Verify drafts (the suffix where no other is given, and what other rows wrote behind the same tokens)."""
     shared: bool = True
     """Rows with the same prompt share what steering does not touch: its first positions, and with the same draft the
     blocks below the first one written to."""
@@ -91,13 +93,17 @@ class Live:
         """What it wrote."""
         return Output(tuple(self.written), self.ended, applied)
 
-    def next_draft(self, k: int) -> tuple[int, ...]:
-        """What to feed behind its newest token: up to k tokens, or the whole draft where its logits are wanted."""
+    def offer(self, habit: Habit | None) -> tuple[int, tuple[int, ...]]:
+        """Kind and tokens of the draft at hand: its own source, or where that has no trusted place, others' habit."""
         if self.fresh and self.job.on_draft:
-            return self.job.draft[:-1]
-        draft = self.draft.next(min(k, self.room))
+            return TRUSTED, self.job.draft[:-1]
+        kind, tokens = self.draft.kind, self.draft.next(self.room)
+        if habit is not None and (kind != TRUSTED or not tokens):
+            before = self.written[-LONGEST:] if len(self.written) >= LONGEST else (*self.job.prompt.ids, *self.written)
+            if found := habit.next(before, self.room):
+                kind, tokens = HABIT, found
         # the end token is predicted by the token before it, and nothing follows it
-        return draft[:-1] if draft and draft[-1] == self.eos_id else draft
+        return kind, tokens[:-1] if tokens and tokens[-1] == self.eos_id else tokens
 
     def read(self, logits: Float[Tensor, "fed vocab"], best: list[int] | None, draft: tuple[int, ...]) -> int:
         """Take the tokens that the logits give, as far as the draft was right, and one more; how many it had right.
@@ -111,13 +117,13 @@ class Live:
             if token == self.eos_id:
                 self.ended = self.done = True
                 break
+            before = self.written[-1] if self.written else None
             self.written.append(token)
+            self.draft.follow(before, token)
             stopped = self.job.stop is not None and self.job.stop(self.written)
             if stopped or len(self.written) == self.job.max_new_tokens:
                 self.done, accepted = True, i
                 break
-        if not self.done:
-            self.draft.follow(self.written, accepted)
         return accepted
 
     def _drawn(self, logits: Float[Tensor, "fed vocab"], draft: tuple[int, ...]) -> list[int]:

@@ -75,5 +75,8 @@ class Prefixes:
 
 def common(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common prefix of tokens."""
-    n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
+    low, high = 0, min(len(a), len(b)) + 1
+    while high - low > 1:  # whole slices are compared much faster than single tokens
+        middle = (low + high) // 2
+        low, high = (middle, high) if list(a[low:middle]) == list(b[low:middle]) else (low, middle)
+    return low

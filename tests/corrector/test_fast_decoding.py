@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from corrector.decoding import PLAIN, Decoder, Job, Tricks, decode, left_pad
 from corrector.decoding import fitness as fitness_module
-from corrector.decoding.drafts import Draft, Policy
+from corrector.decoding.drafts import REMEMBERED, Draft, Habit, Policy
 from corrector.decoding.fitness import unfit
 from corrector.decoding.prefixes import common
 from corrector.scoring import target_logprobs
@@ -288,7 +288,7 @@ def test_fitness_is_tried_once_a_model(make_lm, monkeypatch):
 def test_a_draft_offers_only_what_follows_in_its_source(source, written):
     draft = Draft(source)
     for i in range(len(written)):
-        draft.follow(written[: i + 1])
+        draft.follow(written[i - 1] if i else None, written[i])
         ahead = draft.next(4)
         at = draft.at
         assert tuple(source[at : at + 4]) == ahead
@@ -298,14 +298,38 @@ def test_a_draft_offers_only_what_follows_in_its_source(source, written):
 
 def test_a_draft_is_taken_up_behind_a_change():
     source = (1, 2, 3, 4, 5, 6)
-    draft, written = Draft(source), []
-    for token in (1, 2, 9):
-        written.append(token)
-        draft.follow(written)
+    draft = Draft(source)
+    for before, token in ((None, 1), (1, 2), (2, 9)):
+        draft.follow(before, token)
     assert draft.next(2) == (4, 5), "9 stands in the place of 3"
-    written += [5]
-    draft.follow(written)
+    draft.follow(9, 5)
     assert draft.next(2) == (6,), "found again behind 5"
+
+
+def test_habit_gives_what_followed_the_same_tokens_last():
+    habit = Habit()
+    assert habit.next((1, 2, 3), 4) == ()
+    habit.learn((9, 1, 2, 3), (4, 5, 6))
+    habit.learn((7, 2, 3), (8, 6))
+    assert habit.next((0, 1, 2, 3), 2) == (4, 5), "three tokens tell more than two"
+    assert habit.next((0, 2, 3), 9) == (8, 6) and habit.next((5, 6), 9) == ()
+    for _ in range(REMEMBERED // 8 + 2):
+        habit.learn((), (1,) * 8)
+    assert habit.next((0, 1, 2, 3), 2) == (), "what is too much is forgotten"
+
+
+def test_habit_spares_forwards_and_changes_no_token(tiny_lm):
+    prompts = [make_prompts(tiny_lm, 1)[0]] * 4
+    decoder, forwards, got = Decoder(tiny_lm, batch_size=1), [], []
+    with decoder.running():
+        for prompt in prompts:
+            before = decoder.forwards
+            decoder.submit(Job(prompt, 10, session=object()))
+            while decoder.load:
+                got += [output for _, output in decoder.step()]
+            forwards.append(decoder.forwards - before)
+    assert len({o.ids for o in got}) == 1 and got[0] == decode(tiny_lm, prompts[:1], max_new_tokens=10, tricks=PLAIN)[0]
+    assert max(forwards[1:]) <= forwards[0] / 2
 
 
 def test_draft_length_falls_with_rows_and_with_rejections():
