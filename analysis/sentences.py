@@ -23,7 +23,7 @@ def sentence_dose(records: Records, task: str, coefs: list[float]) -> dict[str, 
     problems) and `r2` of the mean curve. Empty where no loop was run.
     """
     rows = select(records.alignments, task=task, direction=CORRECTION) if len(records.alignments) else None
-    if rows is None or not len(rows) or len(coefs) < 2:
+    if rows is None or not len(rows) or "rounds" not in rows or len(coefs) < 2:
         return {}
     out: dict[str, Any] = {}
     for name, last in (("first", 1), ("every", None)):
