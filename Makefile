@@ -27,6 +27,7 @@ lint: $(READY)
 ## redraw the figures of the shipped runs, and of every sweep in runs/
 figures: $(READY)
 	@for run in figures/runs/scan-*; do $(PY) -m figures.scan "$$run" || exit 1; done
+	@for run in figures/runs/rounds-*; do $(PY) -m figures.rounds "$$run" || exit 1; done
 	@for run in figures/runs/map-*; do $(PY) -m figures.map "$$run" || exit 1; done
 	@for run in figures/runs/fig8-* runs/sweep-*; do [ -f "$$run/DONE" ] || continue; \
 	  $(PY) -m figures.dose "$$run" || exit 1; done
