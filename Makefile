@@ -8,7 +8,7 @@ COEF ?= -2 -1 0 1 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: sweep test check lint figures reference clean
+.PHONY: sweep test check lint paper figures reference clean
 
 ## the main job: a steered sweep of both embedded tasks, with table and figure
 sweep: $(READY)
@@ -24,10 +24,16 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 
+## the paper's experiments and the table of its claims, in runs/paper (RETRAIN=1: baselines trained anew, hours)
+paper: $(READY)
+	$(PY) -m analysis.paper $(if $(RETRAIN),--retrain)
+
 ## redraw the figures of the shipped runs, and of every sweep in runs/
 figures: $(READY)
 	@for run in figures/runs/scan-*; do $(PY) -m figures.scan "$$run" || exit 1; done
 	@for run in figures/runs/rounds-*; do $(PY) -m figures.rounds "$$run" || exit 1; done
+	@for run in figures/runs/methods-*; do $(PY) -m figures.methods "$$run" || exit 1; done
+	@for name in sizes latency; do $(PY) -m figures.$$name figures/runs/$$name || exit 1; done
 	@for run in figures/runs/map-*; do $(PY) -m figures.map "$$run" || exit 1; done
 	@for run in figures/runs/fig8-* runs/sweep-*; do [ -f "$$run/DONE" ] || continue; \
 	  $(PY) -m figures.dose "$$run" || exit 1; done

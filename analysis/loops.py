@@ -101,17 +101,7 @@ def beds(config: Any) -> Iterator[tuple[str, Bed]]:
     for name, refs in by_task(config.corrector, config.task).items():
         task = tasks.get(name, config.data)
         problems = task.problems(config.split, config.problems, config.seed)
-        upstream = upstream_of(
-            config.upstream,
-            task,
-            problems,
-            config.temperature,
-            config.seed,
-            config.template,
-            config.device,
-            config.dtype,
-            config.batch_size,
-        )
+        upstream = upstream_of(config, task, problems)
         for ref in refs:
             yield name, Bed(task, problems, upstream, load(ref, config.template, config.device, config.dtype))
 

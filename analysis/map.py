@@ -8,18 +8,16 @@ module it reads run folders only, and loads no torch.
 
 from __future__ import annotations
 
-import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
+from analysis.drawing import draw
 from analysis.map_tables import conditions, tables, verdict
 from analysis.nulls import told_apart
-from corrector.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
+from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
 from corrector.statistics import TIE, Interval, bootstrap_mean, item_slopes, max_null_p
@@ -78,7 +76,7 @@ def map_statistics(run: str | Path) -> Row:
         "cells": sorted((r for r in grid), key=lambda r: (len(r["layers"]), r["layers"], r["coef"])),
         **{"places": places, "bands": about["bands"]},
     }
-    return to_plain(_known(numbers), "map", SIGNIFICANT_DIGITS)
+    return rounded(numbers, "map")
 
 
 def _values(rows: list[Row]) -> dict[tuple[tuple[int, ...], str, float], list[float]]:
@@ -145,22 +143,13 @@ def report(run: str | Path, console: Console | None = None) -> Row:
     return numbers
 
 
-def _known(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _known(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_known(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def main(config: Map) -> None:
     """Run or resume the map, print it, draw it."""
     from steering.mapping import run
 
     folder = run(config)
     report(folder)
-    # Figures are a floor above this one, so they are run as programs, not imported.
-    subprocess.run([sys.executable, "-m", "figures.map", str(folder)], check=True)
+    draw("map", folder)
 
 
 def cli() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,19 @@ class Onset:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, whether the numbers hold it up (None: they cannot tell), and the numbers in words."""
+    """A claim, whether the numbers hold it up (None: they cannot tell), and the numbers in words.
 
+    `name` is early, decided first or more layers; `task` that of the corrector, empty where it is about two; `n` the
+    problems it rests on.
+    """
+
+    name: str
+    task: str
+    subject: str
     claim: str
     holds: bool | None
     reason: str
+    n: int
 
 
 def load_curves(run: str | Path) -> list[Row]:
@@ -124,17 +133,17 @@ def verdicts(curves: Sequence[Row]) -> list[Verdict]:
 
 def early(direction: Row) -> Verdict:
     """Whether copy or rewrite is decided in the first half of the layers."""
-    claim, n = (
-        f"{_name(direction)}: copy or rewrite is decided in the first half of the layers",
-        len(direction["value"]),
+    n, who = len(direction["value"]), _name(direction)
+    verdict = partial(
+        Verdict, "early", direction["task"], who, f"{who}: copy or rewrite is decided in the first half of the layers"
     )
     if direction["saturation"] is None:
-        return Verdict(claim, None, "no layer's AUROC is above the band of chance")
+        return verdict(None, "no layer's AUROC is above the band of chance", direction["n_problems"])
     low, high = layer_interval(direction["saturation_draws"], n)
     reason = f"AUROC saturates at {_layer(direction, 'saturation')} of {n}"
     if high is not None and high < n / 2:
-        return Verdict(claim, True, reason)
-    return Verdict(claim, False if low is None or low >= n / 2 else None, reason)
+        return verdict(True, reason, direction["n_problems"])
+    return verdict(False if low is None or low >= n / 2 else None, reason, direction["n_problems"])
 
 
 def decided_first(extent: Row | None, written: Row) -> Verdict:
@@ -144,11 +153,12 @@ def decided_first(extent: Row | None, written: Row) -> Verdict:
     The direction was fitted and the lens was not, and the last layer's lens is the model: a gap is easily positive.
     Not answered where most rewrites begin as a copy does, so that the first token does not show the edit.
     """
-    claim = f"{_name(written)}: extent is decided first, then executed"
+    who, m = _name(written), written["n_problems"]
+    verdict = partial(Verdict, "decided first", written["task"], who, f"{who}: extent is decided first, then executed")
     if extent is None:
-        return Verdict(claim, None, "all rewrites have the same edit ratio, so extent cannot be read")
+        return verdict(None, "all rewrites have the same edit ratio, so extent cannot be read", m)
     if extent["saturation"] is None:
-        return Verdict(claim, None, "no layer's correlation with the edit ratio is above the band of chance")
+        return verdict(None, "no layer's correlation with the edit ratio is above the band of chance", m)
     n = len(written["value"])
     gaps = _beyond(written["saturation_draws"], n) - _beyond(extent["saturation_draws"], n)
     low, high = np.quantile(gaps, [0.025, 0.975], method="inverted_cdf").astype(int)
@@ -161,8 +171,8 @@ def decided_first(extent: Row | None, written: Row) -> Verdict:
         late = (
             f"only {written['differs']:.0%} of the rewrites differ from a copy in that token: edits are executed later"
         )
-        return Verdict(claim, None, f"{reason}, but {late}")
-    return Verdict(claim, True if low > 0 else False if high < 0 else None, reason)
+        return verdict(None, f"{reason}, but {late}", m)
+    return verdict(True if low > 0 else False if high < 0 else None, reason, m)
 
 
 def more_layers(math: Row, qa: Row) -> Verdict:
@@ -170,13 +180,15 @@ def more_layers(math: Row, qa: Row) -> Verdict:
 
     Not answered where more than 2.5 % of a task's resamples have no layer above chance.
     """
+    who, n = f"{_name(math)} against {_name(qa)}", min(math["n_problems"], qa["n_problems"])
     claim = f"math ({_name(math)}) uses more layers to decide than QA ({_name(qa)})"
+    verdict = partial(Verdict, "more layers", "", who, claim)
     for row in (math, qa):
         lost = row["saturation_draws"].count(None) / len(row["saturation_draws"])
         if row["saturation"] is None or lost > 0.025:
             where = "no layer's" if row["saturation"] is None else f"in {lost:.0%} of the resamples no layer's"
             known = f"so where {row['task']} decides is not known (largest {max(row['value']):.2f})"
-            return Verdict(claim, None, f"{where} AUROC of {row['task']} is above the band of chance, {known}")
+            return verdict(None, f"{where} AUROC of {row['task']} is above the band of chance, {known}", n)
     # From 0, the first layer, to 1, the last, so that the first layers of models of unlike depth tie.
     last = [max(len(row["value"]) - 1, 1) for row in (math, qa)]
     depths = [_beyond(row["saturation_draws"], len(row["value"])) / k for row, k in zip((math, qa), last, strict=True)]
@@ -188,7 +200,7 @@ def more_layers(math: Row, qa: Row) -> Verdict:
         f"{_layer(qa, 'saturation')} of {len(qa['value'])} in {qa['task']}; "
         f"difference {gap:+.2f} [{low:+.2f}, {high:+.2f}] of the depth"
     )
-    return Verdict(claim, True if low > 0 else False if high < 0 else None, reason)
+    return verdict(True if low > 0 else False if high < 0 else None, reason, n)
 
 
 def report(runs: Sequence[str | Path], console: Console | None = None) -> tuple[list[Row], list[Verdict]]:

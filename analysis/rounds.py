@@ -8,9 +8,6 @@ draws rounds.png and rounds.pdf. As a module it reads run folders only, and load
 
 from __future__ import annotations
 
-import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +17,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.drawing import cell, draw
 from analysis.found import Found, finding, lines, plain
-from corrector.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
+from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
 from corrector.statistics import TIE, bootstrap_mean, mcnemar
@@ -121,7 +119,7 @@ def rounds_statistics(run: str | Path) -> Row:
         **{"run": Path(run).resolve().name, "correctors": about},
         **{"points": points, "findings": plain(found)},
     }
-    return to_plain(_known(numbers), "statistics", SIGNIFICANT_DIGITS)
+    return rounded(numbers, "statistics")
 
 
 def _gains(task: str, ref: str, name: str, by_k: dict[int | None, np.ndarray], seed: int) -> list[Found]:
@@ -205,25 +203,11 @@ def _table(key: tuple[str, str, str], points: Sequence[Row]) -> Table:
     for k in dict.fromkeys(p["k"] for p in points):
         cells = [told(k)]
         for p in (next(p for p in points if p["k"] == k and p["outcome"] == name) for name in names):
-            cells.append(_interval(p, "mean", 1 if p["outcome"] == LENGTH else 2))
+            cells.append(cell(p, "mean", 1 if p["outcome"] == LENGTH else 2))
             if p["outcome"] != LENGTH:
-                cells.append(_interval(p, "omega", 2) if k != 0 else "")
+                cells.append(cell(p, "omega", 2) if k != 0 else "")
         out.add_row(*cells)
     return out
-
-
-def _interval(row: Row, name: str, digits: int) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    ends = "" if low is None else f" \\[{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{row[name]:.{digits}f}{ends}"
-
-
-def _known(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _known(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_known(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main(config: Rounds) -> None:
@@ -232,8 +216,7 @@ def main(config: Rounds) -> None:
 
     folder = run(config)
     report(folder)
-    # Figures are a floor above this one, so they are run as programs, not imported.
-    subprocess.run([sys.executable, "-m", "figures.rounds", str(folder)], check=True)
+    draw("rounds", folder)
 
 
 def cli() -> None:

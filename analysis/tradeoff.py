@@ -5,9 +5,6 @@ Reads a sweep's run folder and writes tradeoff.json and tradeoff.{png,pdf} besid
 
 from __future__ import annotations
 
-import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,11 @@ from rich.console import Console
 from scipy import stats
 
 from analysis.dose import usable_range
+from analysis.drawing import draw
 from analysis.pareto import TAIL, Measured, pareto, resampled
 from analysis.summary import CORRECTION, COUNTS, UPSTREAM, Records, load_records, select, summarise
 from analysis.tradeoff_tables import sentences, tables
-from corrector.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
+from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.statistics import bootstrap_mean, item_slopes
 
@@ -54,11 +52,7 @@ def tradeoff(run: str | Path | Records) -> dict[str, Any]:
     records = run if isinstance(run, Records) else load_records(run)
     table = summarise(records)
     tasks = {task: _task(records, table, task) for task in records.tasks}
-    return to_plain(
-        _known({"run": records.run.resolve().name, "finished": records.finished, "tasks": tasks}),
-        "tradeoff",
-        SIGNIFICANT_DIGITS,
-    )
+    return rounded({"run": records.run.resolve().name, "finished": records.finished, "tasks": tasks}, "tradeoff")
 
 
 def reached_area(false: Sequence[float] | ndarray, hit: Sequence[float] | ndarray) -> dict[str, float] | None:
@@ -203,14 +197,6 @@ def _wide(rows: Any, column: str, coefs: list[float]) -> tuple[ndarray, tuple[An
     return wide.to_numpy(), tuple(problems)
 
 
-def _known(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _known(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_known(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def report(run: str | Path, console: Console | None = None) -> dict[str, Any]:
     """Compute, write tradeoff.json, print the tables; returns what was written."""
     numbers = tradeoff(run)
@@ -230,8 +216,7 @@ def report(run: str | Path, console: Console | None = None) -> dict[str, Any]:
 def main(config: Tradeoff) -> None:
     """Print and write the numbers, then draw them."""
     report(config.run)
-    # Figures are a floor above this one, so they are run as programs, not imported.
-    subprocess.run([sys.executable, "-m", "figures.tradeoff", str(config.run)], check=True)
+    draw("tradeoff", config.run)
 
 
 if __name__ == "__main__":

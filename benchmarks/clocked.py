@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from corrector.upstreams import LocalUpstream, Request, Writer
+from corrector.upstreams import LocalUpstream, Request, State, Writer
 
 
 @dataclass
@@ -32,6 +33,10 @@ class _ClockedWriter:
     def load(self) -> int:
         return self.writer.load
 
+    @property
+    def state(self) -> State:
+        return self.writer.state
+
     def running(self) -> AbstractContextManager[Any]:
         return self.writer.running()
 
@@ -39,7 +44,7 @@ class _ClockedWriter:
         self.asked.append(time.process_time())
         self.writer.submit(request)
 
-    def step(self) -> list[tuple[Request, str]]:
+    def step(self) -> Sequence[tuple[Request, str | None]]:
         return self.writer.step()
 
     def forget(self, problem: str) -> None:

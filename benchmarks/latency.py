@@ -32,7 +32,7 @@ class Answers:
         upstream = LocalUpstream(s.upstream, s.task, self.temperature, r, batch_size=1)
         for p in problems:
             (span,) = ask(upstream, [Request(p, "", 0)])
-            self._first_token(p, span.strip())
+            self._first_token(p, (span or "").strip())
         return Work(len(problems))
 
     def whole(self, problems: list[Problem], r: int) -> Work:

@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 from corrector import tasks
 from corrector.decoding import EVERY, Trick, Tricks
+from corrector.endpoint import Traffic, traffic_line
 from corrector.errors import UserError, run_cli
+from corrector.kept import Kept
 from corrector.loop import Alignment, Mode, Round, align
 from corrector.models import load
 from corrector.records import RunFolder, default_name
 from corrector.statistics import bootstrap_mean
 from corrector.tasks.base import Split
-from corrector.upstreams import upstream_of
+from corrector.upstreams import Served, ServerUpstream, upstream_of
 
 __all__ = ["Align", "Alignment", "Round", "align", "run", "show"]
 
@@ -28,7 +30,7 @@ class Align:
     """Run the align loop over a task's problems and write the answers; the same command again resumes."""
 
     task: str = "dialogue"
-    """dialogue, arithmetic, gsm8k or jsonl."""
+    """A name of corrector.tasks.NAMES: dialogue, arithmetic, gsm8k, jsonl, prm800k, hh-rlhf, ..."""
     data: str = ""
     """Local path or hub id for the tasks that read data."""
     problems: int = 50
@@ -39,7 +41,11 @@ class Align:
     """stream: sentence by sentence; continue: the corrector finishes the answer after the last corrected round;
     aligner: the whole answer is corrected at once; upstream: no corrector."""
     upstream: str = ""
-    """Upstream (reference, folder, hub id, or `replay` of recorded answers); empty: the task's own."""
+    """Upstream (reference, folder, hub id, `replay` of recorded answers, or `server`); empty: the task's own."""
+    upstream_server: Served = field(default=Served())
+    """server: where and what it is."""
+    traffic: Traffic = field(default=Traffic(), metadata={"identity": False})
+    """server: how it is asked."""
     corrector: str = ""
     """Corrector model (reference, folder or hub id); empty: the task's reference."""
     template: str = ""
@@ -72,21 +78,11 @@ def run(config: Align) -> list[dict[str, Any]]:
     if config.problems < 1:
         raise UserError(f"problems={config.problems} is below 1; choose --problems 1 or more")
     problems = task.problems(config.split, config.problems, config.seed)
-    upstream = upstream_of(
-        config.upstream,
-        task,
-        problems,
-        config.temperature,
-        config.seed,
-        config.template,
-        config.device,
-        config.dtype,
-        config.batch_size,
-    )
     corrector = None
     if config.mode != "upstream":
         corrector = load(config.corrector or config.task, config.template, config.device, config.dtype)
     out = Path("runs") / default_name("align", config) if config.out == Path() else config.out
+    upstream = upstream_of(config, task, problems, Kept(out / "replies"))
     with RunFolder(out, config, config.device) as folder:
         for start in range(0, len(problems), config.batch_size):
             stop = min(start + config.batch_size, len(problems))
@@ -111,6 +107,8 @@ def run(config: Align) -> list[dict[str, Any]]:
             folder.finish()
         rows = folder.rows("alignments")
     show(rows, config.seed)
+    if isinstance(upstream, ServerUpstream):
+        print(traffic_line(upstream.counts))
     print(f"rows are in {out}/alignments.jsonl")
     return rows
 

@@ -33,14 +33,14 @@ from corrector.annotators.questions import Questions
 from corrector.annotators.shares import REWRITTEN
 from corrector.blocks import Blocks
 from corrector.canonical import canonical
-from corrector.chat import Chat, Server, Traffic
+from corrector.chat import Chat, Server, Traffic, traffic_line
 from corrector.errors import UserError, run_cli
 from corrector.kept import Kept
 from corrector.models import load
 from corrector.records import WAITING, RunFolder, default_name
 from corrector.rowfiles import complete_rows
 from corrector.tasks.base import Split, Task
-from corrector.upstreams import upstream_of
+from corrector.upstreams import Served, ServerUpstream, upstream_of
 
 ROWS, PAIRS = "annotations", "pairs"
 LINE = 120
@@ -52,7 +52,7 @@ class Annotate:
     """Make correction pairs; the same command again resumes and pays for nothing twice."""
 
     task: str = "dialogue"
-    """dialogue, arithmetic, gsm8k or jsonl: where the questions come from."""
+    """Where the questions come from: a name of corrector.tasks.NAMES (dialogue, gsm8k, jsonl, hh-rlhf, ...)."""
     data: str = ""
     """Local path or hub id for the tasks that read data."""
     questions: Path = Path()
@@ -62,7 +62,9 @@ class Annotate:
     split: Split = "train"
     """Which questions they are drawn from."""
     upstream: str = ""
-    """Upstream (reference, folder, hub id, or `replay` of recorded answers); empty: the task's own."""
+    """Upstream (reference, folder, hub id, `replay` of recorded answers, or `server`); empty: the task's own."""
+    upstream_server: Served = field(default=Served())
+    """upstream server: where and what it is."""
     temperature: float | None = None
     """The upstream's temperature, 0 is greedy; None: the task's own."""
     template: str = ""
@@ -76,9 +78,9 @@ class Annotate:
     instruction: Path = Path()
     """model, server: text file with the instruction; default: rewrite the bad, improve the neutral, keep the good."""
     server: Server = field(default=Server())
-    """server: where and what it is."""
+    """annotator server: where and what it is."""
     traffic: Traffic = field(default=Traffic(), metadata={"identity": False})
-    """server: how it is asked."""
+    """How servers are asked."""
     drop_failed: bool = field(default=False, metadata={"identity": False})
     """server: finish without the answers in which a request failed, instead of asking again by the next command."""
     max_rounds: int = 12
@@ -108,18 +110,9 @@ def run(config: Annotate) -> dict[str, Any]:
     problems = task.problems(config.split, config.problems, config.seed)
     out = Path("runs") / default_name("annotate", config) if config.out == Path() else config.out
     with ExitStack() as stack:
-        annotator = annotator_of(config, task, Kept(out / "replies"), stack)
-        upstream = upstream_of(
-            config.upstream,
-            task,
-            problems,
-            config.temperature,
-            config.seed,
-            config.template,
-            config.device,
-            config.dtype,
-            config.batch_size,
-        )
+        kept = Kept(out / "replies")
+        annotator = annotator_of(config, task, kept, stack)
+        upstream = upstream_of(config, task, problems, kept)
         folder = stack.enter_context(RunFolder(out, config, config.device))
         asked = hashlib.sha256(canonical([(p.id, p.question, p.gold) for p in problems]).encode()).hexdigest()
         folder.write_once("inputs", {"instruction": getattr(annotator, "instruction", ""), "problems": asked})
@@ -150,6 +143,8 @@ def run(config: Annotate) -> dict[str, Any]:
         show(statistics)
     if said := annotator.said():
         print(said)
+    if isinstance(upstream, ServerUpstream):
+        print("upstream " + traffic_line(upstream.counts))
     if failed:
         print(f"{failed} answers wait for requests that failed; the same command again asks for these only")
     else:

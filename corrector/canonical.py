@@ -66,3 +66,16 @@ def to_plain(value: Any, where: str, digits: int = 0) -> Any:
     if callable(tolist):
         return to_plain(tolist(), where, digits)
     raise TypeError(f"{where}: {type(value).__name__} has no form in JSON; record numbers, text, lists and objects")
+
+
+def rounded(value: Any, where: str) -> Any:
+    """What a table of numbers is written as: JSON's types, SIGNIFICANT_DIGITS, None where a float is nan."""
+    return to_plain(_without_nan(value), where, SIGNIFICANT_DIGITS)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

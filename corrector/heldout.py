@@ -22,7 +22,8 @@ from corrector.models import CARD, LanguageModel, load
 from corrector.scoring import target_logprobs
 from corrector.statistics import wilson
 from corrector.tasks.base import Pair, Task
-from corrector.upstreams import LocalUpstream, upstream_of
+from corrector.tasks.units import in_units
+from corrector.upstreams import Choice, LocalUpstream, upstream_of
 
 ANSWER_TOKENS = 512
 """Longest whole answer of an aligner, in tokens."""
@@ -51,7 +52,7 @@ def run(config: Heldout) -> dict[str, Any]:
         raise UserError(f"{config.checkpoint} has no {CARD}; give a folder that corrector.train wrote")
     lm = load(config.checkpoint)
     recipe = lm.card["recipe"]
-    task = variant(recipe["task"], config.data, recipe.get("opener", ""))
+    task = variant(recipe["task"], config.data, recipe.get("opener", ""), recipe.get("unit", 1))
     n = min(config.n, task.size("test"))
     scores = measure_of(lm)(lm, task, n, config.seed)
     file.write_text(json.dumps({**lm.card, "held_out": scores}, indent=1) + "\n")
@@ -66,15 +67,15 @@ def measure_of(lm: LanguageModel) -> Callable[[LanguageModel, Task, int, int], d
     return aligner_scores if lm.card.get("method") == "aligner" else corrector_scores
 
 
-def variant(name: str, data: str = "", opener: str = "") -> tasks.Task:
-    """A task by name, or the arithmetic variant whose rewrites open with a word of their own."""
+def variant(name: str, data: str = "", opener: str = "", unit: int = 1) -> tasks.Task:
+    """A task by name in units of so many sentences, or the arithmetic variant whose rewrites open with a word."""
     if not opener:
-        return tasks.get(name, data)
+        return in_units(tasks.get(name, data), unit)
     from corrector.tasks.arithmetic import Arithmetic
 
     if name != "arithmetic":
         raise UserError(f"--opener={opener!r} is for task arithmetic, not {name!r}; leave it out")
-    return Arithmetic(opener=opener)
+    return in_units(Arithmetic(opener=opener), unit)
 
 
 def rate(hits: Sequence[bool]) -> dict[str, float]:
@@ -102,7 +103,7 @@ def upstream_scores(lm: LanguageModel, task: Task, n: int, seed: int) -> dict[st
 def aligner_scores(lm: LanguageModel, task: Task, n: int, seed: int) -> dict[str, Any]:
     """Outcomes of the task's own upstream's whole answers (`draft`), and of their greedy whole corrections."""
     problems = task.problems("test", n, seed)
-    upstream = upstream_of("", task, problems, seed=seed)
+    upstream = upstream_of(Choice(seed=seed), task, problems)
     drafts = [a.answer for a in align(problems, upstream, task=task, mode="upstream")]
     prompts = [lm.encode(p.question, "", draft) for p, draft in zip(problems, drafts, strict=True)]
     outputs = decode(lm, prompts, max_new_tokens=ANSWER_TOKENS, progress="held out")

@@ -13,7 +13,7 @@ from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.prompts import Encoded
 from corrector.tasks.base import Problem
-from corrector.upstreams import Request, Upstream
+from corrector.upstreams import Request, State, Upstream
 
 PATIENCE = 4
 """One model goes on until so many times as many rows wait for another: full batches, and none waits for the last."""
@@ -69,6 +69,7 @@ class Row:
 class Pipeline:
     """Of the models, the one with many rows at hand goes on, so that all work on full batches.
 
+    What a server wrote is taken as soon as it is there, and waited for only where no model here has a row at hand.
     Equal requests, and equal corrections of unsteered rows, are made once: those of a sweep's cells and of loops of
     different length until they part.
     """
@@ -93,7 +94,7 @@ class Pipeline:
         acts = corrector is not None and (mode == "aligner" or any(corrected))
         self.decoder = decoder_of(corrector, steer, 0.0, batch_size, tricks) if corrector and acts else None
         self._asked: dict[tuple[int, Request], list[Row]] = {}
-        self._answers: dict[tuple[int, Request], str] = {}
+        self._answers: dict[tuple[int, Request], str | None] = {}
         self._correcting: dict[tuple[int, ...], list[Row]] = {}
         self._corrections: dict[tuple[int, ...], Output] = {}
         self._open = Counter(problem.id for problem in problems)
@@ -107,9 +108,8 @@ class Pipeline:
             for row in self.rows:
                 self._ask(row)
             at = stations[0]
-            while busiest := max(stations, key=lambda s: s.load).load:
-                if at.load * PATIENCE < busiest:
-                    at = max(stations, key=lambda s: s.load)
+            while live := [s for s in stations if s.load]:
+                at = self._turn(live, at)
                 if at is self.decoder:
                     for job, output in at.step():
                         self._corrected(job, output)
@@ -117,6 +117,15 @@ class Pipeline:
                     self._wrote(self.writers.index(at))
                 tell()
         return self.rows
+
+    def _turn(self, live: Sequence[Any], at: Any) -> Any:
+        """The station whose step comes next, of those with a load; `at` had the last one."""
+        by_state: dict[State, list[Any]] = {"answered": [], "works": [], "waits": []}
+        for station in live:
+            by_state["works" if station is self.decoder else station.state].append(station)
+        first = next(stations for stations in by_state.values() if stations)
+        busiest = max(first, key=lambda s: s.load)
+        return at if at in first and at.load * PATIENCE >= busiest.load else busiest
 
     def _ask(self, row: Row) -> None:
         """Let a row's next sentence be written; a row that may not go on stops."""
@@ -147,8 +156,10 @@ class Pipeline:
             for row in self._asked.pop((who, request)):
                 self._written(row, sentence)
 
-    def _written(self, row: Row, span: str) -> None:
+    def _written(self, row: Row, span: str | None) -> None:
         """A sentence came: correct it, or take it as it is."""
+        if span is None:
+            return self._stop(row, "length")
         if not (last := span.strip()):
             return self._stop(row, "end")
         row.lead, row.last, k = span[: span.index(last)], last, len(row.rounds)

@@ -54,6 +54,14 @@ class Train:
     """Training questions that rows are drawn from, fewer where the split holds fewer."""
     branches: int = 4
     """Upstream sentences of a problem that one row trains on, drawn anew each time (short rows train faster)."""
+    unit: int = 1
+    """Sentences that one correction takes together; method aligner takes whole answers."""
+    identity: float = 1.0
+    """Share of the copied pairs that are trained on; at 0 no correction is ever a copy."""
+    warmup: float = 0.0
+    """First share of the steps, in which every correction is the sentence itself, as in Aligner's warm-up."""
+    noise: float = 0.0
+    """Share of the pairs annotated wrongly: rewritten where the annotator copies, copied where it rewrites."""
     lr: float = 1.5e-3
     """Peak learning rate; 100 steps of warm-up, then cosine to a tenth."""
     trunk_weight: float = 0.3
@@ -135,9 +143,10 @@ def _baselines(task: str, like: Train, half: Train, suffix: str = "") -> dict[st
 
 BASELINES: dict[str, Train] = {
     **_baselines("dialogue", _DIALOGUE, replace(_DIALOGUE, d=96, layers=5, ff=272)),
+    **{f"arithmetic-s-{seed}": replace(RECIPES["arithmetic-s"], seed=seed) for seed in (1, 2)},
     **_baselines("arithmetic", RECIPES["arithmetic-s"], replace(_ARITHMETIC, d=48, layers=3, ff=160), "-s"),
 }
-"""What the correctors are compared with."""
+"""What the correctors are compared with, and correctors of other seeds."""
 
 
 def recipe(name: str) -> Train:

@@ -33,8 +33,8 @@ class RunFolder:
     Opening creates the folder, or resumes it when it holds the same configuration; a line that a kill cut off is
     then truncated. One process writes at a time. Use it as a context manager, or call `close`.
 
-    Fields of `config` declared with `field(metadata={"identity": False})` (where to write, how many workers) are
-    recorded, yet neither compared on resume nor part of `default_name`.
+    Fields of `config`, or of a dataclass in it, declared with `field(metadata={"identity": False})` (where to write,
+    how many workers, where a server is) are recorded, yet neither compared on resume nor part of `default_name`.
 
     Raises UserError when the folder holds another configuration (nothing is touched), other files, rows damaged
     before the end, or is being written by another process.
@@ -194,9 +194,15 @@ def read_json(run: Path, name: str, suffix: str = ".json") -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def _identity(config: Any) -> dict[str, Any]:
+def _identity(config: Any, record: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A configuration's record (its own, or an older one) without the fields that are no part of its identity."""
     free = {f.name for f in dataclasses.fields(config) if not f.metadata.get("identity", True)}
-    return {key: value for key, value in json.loads(canonical(config)).items() if key not in free}
+    out: dict[str, Any] = {}
+    for key, value in (json.loads(canonical(config)) if record is None else record).items():
+        inner = getattr(config, key, None)
+        if key not in free:
+            out[key] = _identity(inner, value) if dataclasses.is_dataclass(inner) and isinstance(value, dict) else value
+    return out
 
 
 def _check_same_run(path: Path, config: Any) -> None:
@@ -213,9 +219,7 @@ def _check_same_run(path: Path, config: Any) -> None:
         old: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file} is no JSON ({error}); delete the folder, or choose another --out") from error
-    new = _identity(config)
-    free = set(json.loads(canonical(config))) - set(new)
-    old = {key: value for key, value in old.items() if key not in free}
+    new, old = _identity(config), _identity(config, old)
     if old != new:
         raise UserError(f"{path} holds another run: {differing(old, new)}; choose another --out, or delete that folder")
 

@@ -75,9 +75,40 @@ def bootstrap_mean(
         return Interval(float(x.mean()), float("nan"), float("nan"), n)
     weights = _resamples(n, n_resamples, seed)
     means = (weights @ sums) / (weights @ sizes)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(x.mean()), float(low), float(high), n)
+    low, high = _ends(means)
+    return Interval(float(x.mean()), low, high, n)
+
+
+def crossed_mean(values: Float[ndarray, "seed problem"], n_resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean over training seeds and problems; its interval resamples both, each on its own, with replacement.
+
+    So it says how another training on other problems would come out; few seeds make it too narrow (Owen 2007, the
+    pigeonhole bootstrap). With one seed only problems are resampled. `n` is the number of problems.
+    """
+    x = np.asarray(values, dtype=float)
+    if not x.size:
+        raise UserError(f"crossed_mean got values of shape {x.shape}; give one row a seed, one column a problem")
+    if not np.isfinite(x).all():
+        raise UserError(f"crossed_mean got {int((~np.isfinite(x)).sum())} missing values; leave their problems out")
+    n_seeds, n = x.shape
+    if n < 2:
+        return Interval(float(x.mean()), float("nan"), float("nan"), n)
+    means = np.einsum("rs,sp,rp->r", _resamples(n_seeds, n_resamples, seed + 1), x, _resamples(n, n_resamples, seed))
+    low, high = _ends(means / (n_seeds * n))
+    return Interval(float(x.mean()), low, high, n)
+
+
+def bootstrap_ratio(over: Numbers, under: Numbers, n_resamples: int = 2000, seed: int = 0) -> Interval:
+    """Σ over / Σ under of paired values, one pair a problem, with a percentile interval from resampled problems."""
+    a, b = _paired(over, under, "bootstrap_ratio")
+    if (b <= 0).any():
+        raise UserError(f"bootstrap_ratio divides by {float(b.min())}; give positive values below the line")
+    ratio = float(a.sum() / b.sum())
+    if (n := len(a)) < 2:
+        return Interval(ratio, float("nan"), float("nan"), n)
+    weights = _resamples(n, n_resamples, seed)
+    low, high = _ends((weights @ a) / (weights @ b))
+    return Interval(ratio, low, high, n)
 
 
 def wilson(n_hits: int, n: int) -> Interval:
@@ -189,6 +220,13 @@ def _resamples(n: int, n_resamples: int, seed: int) -> Float[ndarray, "resample 
     drawn = np.random.default_rng(seed).integers(0, n, (n_resamples, n))
     cells = drawn + n * np.arange(n_resamples)[:, None]
     return np.bincount(cells.ravel(), minlength=n * n_resamples).reshape(n_resamples, n).astype(float)
+
+
+def _ends(drawn: Float[ndarray, " resample"]) -> tuple[float, float]:
+    """The percentile interval of resampled values."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _slope_weights(x: Float[ndarray, " coef"]) -> Float[ndarray, " coef"]:

@@ -28,6 +28,8 @@ from corrector.training import STATE, train
 
 BESIDE_WEIGHTS = ("out", "save_every", "evaluate")
 """Fields that do not change the weights, so a resumed run may differ in them."""
+TAUGHT = ("unit", "identity", "warmup", "noise")
+"""Fields that say which corrections a stream corrector is taught."""
 
 
 def resolve(config: Train) -> Train:
@@ -100,17 +102,12 @@ def run(config: Train) -> Path:
 
 def run_resolved(config: Train) -> Path:
     """Train by a config whose every field counts, save the checkpoint with its card, return its folder."""
-    if config.steps < 1 or config.batch < 1:
-        raise UserError(f"steps={config.steps}, batch={config.batch}: both must be at least 1")
-    if config.method != "stream" and config.role == "upstream":
-        raise UserError(f"--role upstream --method {config.method}: leave one of them out, since the method says it")
-    if config.method == "dpo" and not config.init:
-        raise UserError("method='dpo' starts from an upstream that writes answers; give --init, or use --method sft")
+    _check(config)
     kind = config.makes if config.method == "stream" else config.method
     name = config.recipe or f"{config.task}-{kind}-{config.seed}"
     out = config.out if config.out != Path() else Path("runs") / f"train-{name}"
     work = Path("runs") / f"train-{name}.work" if config.out == Path() else out.with_name(out.name + ".work")
-    task = variant(config.task, config.data, config.opener)
+    task = variant(config.task, config.data, config.opener, config.unit)
     _guard(work, out, config)
     lm = load(config.init) if config.init else new_model(config, task)
     pool = task.problems("train", min(config.pool, task.size("train")))
@@ -124,6 +121,24 @@ def run_resolved(config: Train) -> Path:
     return out
 
 
+def _check(config: Train) -> None:
+    """Raise UserError for numbers that cannot be trained with, and for settings that the method has no use for."""
+    if config.steps < 1 or config.batch < 1:
+        raise UserError(f"steps={config.steps}, batch={config.batch}: both must be at least 1")
+    if config.method != "stream" and config.role == "upstream":
+        raise UserError(f"--role upstream --method {config.method}: leave one of them out, since the method says it")
+    if config.method == "dpo" and not config.init:
+        raise UserError("method='dpo' starts from an upstream that writes answers; give --init, or use --method sft")
+    for name in ("identity", "warmup", "noise"):
+        if not 0 <= (share := getattr(config, name)) <= 1:
+            raise UserError(f"{name}={share} is no share; choose --{name} in 0..1")
+    changed = [name for name in TAUGHT if getattr(config, name) != getattr(Train(), name)]
+    if changed and (config.method != "stream" or config.role == "upstream"):
+        raise UserError(
+            f"{changed[0]}={getattr(config, changed[0])} is of correctors that --method stream trains; leave it out"
+        )
+
+
 def _guard(work: Path, out: Path, config: Train) -> None:
     """Resume only under the config that began, as far as it decides the weights; replace only a checkpoint."""
     if out.exists() and not (out / CARD).is_file():
@@ -133,8 +148,9 @@ def _guard(work: Path, out: Path, config: Train) -> None:
     if (work / STATE).is_file():
         if not record.is_file():
             raise UserError(f"{work} has a state but no config.json; delete it, or choose another --out")
-        began = json.loads(record.read_text())
-        if changed := [k for k in now if k not in BESIDE_WEIGHTS and began.get(k) != now[k]]:
+        # A field that came later had its default.
+        began = json.loads(json.dumps(asdict(Train()), default=str)) | json.loads(record.read_text())
+        if changed := [k for k in now if k not in BESIDE_WEIGHTS and began[k] != now[k]]:
             raise UserError(
                 f"{work} holds a half-trained run of another config (other: {', '.join(changed)}); "
                 "delete it, or choose another --out"

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from corrector.decoding import EVERY, Trick
+from corrector.endpoint import Traffic
 from corrector.tasks.base import Split
+from corrector.upstreams import Served
 from probes.directions import Method
 from steering.doses import Unit
 from steering.gating import Side, When
 
+BATCH_SIZE = 64
 LOOPS: dict[str, Split] = {"validation": "validation", "alignments": "test"}
 """Files of loop rows in the order in which they are written, and the split of their problems."""
 
@@ -30,11 +33,15 @@ class Sweep:
     """natural: multiples of the vector; norm: of the mean residual norm, along it; kl: nats of KL a token, calibrated
     on validation pairs for every direction."""
     task: tuple[str, ...] = ("dialogue", "arithmetic")
-    """dialogue, arithmetic, gsm8k, jsonl: one or several."""
+    """Names of corrector.tasks.NAMES (dialogue, arithmetic, gsm8k, jsonl, hh-rlhf, ...): one or several."""
     corrector: str = ""
     """Corrector (reference, folder or hub id), for one task; empty: each task's reference."""
     upstream: str = ""
-    """Upstream (reference, folder, hub id, or `replay` of recorded answers); empty: the task's own."""
+    """Upstream (reference, folder, hub id, `replay` of recorded answers, or `server`); empty: the task's own."""
+    upstream_server: Served = field(default=Served())
+    """server: where and what it is."""
+    traffic: Traffic = field(default=Traffic(), metadata={"identity": False})
+    """server: how it is asked."""
     data: str = ""
     """Local path or hub id, for the tasks that read data."""
     template: str = ""
@@ -99,3 +106,8 @@ class Sweep:
     """Of engine ray with --device cuda: GPUs a worker; below 1, such as 0.25, workers share one."""
     out: Path = field(default=Path(), metadata={"identity": False})
     """Run folder; default runs/sweep-<hash of this configuration>."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows that an upstream in this process decodes together."""
+        return BATCH_SIZE

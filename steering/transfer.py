@@ -35,7 +35,6 @@ from steering.spaces import SpaceMap, procrustes, raw
 from steering.vectors import SteeringVector
 
 How = Literal["raw", "procrustes", "shuffled"]
-READS_DATA = ("gsm8k", "jsonl")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def prepare(config: Transfer) -> tuple[list[Place], list[str]]:
 
     Raises UserError for layers that a corrector has not, and where fewer than two places are left.
     """
-    given = [tasks.get(name, config.data if name in READS_DATA else "") for name in config.task]
+    given = [tasks.get(name, config.data if name in tasks.READ else "") for name in config.task]
     drawn: list[list[Pair]] = []
     for task in given:
         drawn.append(task.pairs("test", config.items, config.seed))

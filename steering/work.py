@@ -76,9 +76,7 @@ def _corrector(config: Sweep, task: str) -> LanguageModel:
 
 def _upstream(config: Sweep, task: Task, loops: dict[str, list[Problem]]) -> Upstream:
     problems = [p for of_split in loops.values() for p in of_split]
-    return upstream_of(
-        config.upstream, task, problems, config.temperature, config.seed, config.template, config.device, config.dtype
-    )
+    return upstream_of(config, task, problems)
 
 
 def gating_of(config: Sweep, lm: LanguageModel) -> Gating:

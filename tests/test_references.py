@@ -9,7 +9,7 @@ from corrector.heldout import corrector_scores
 from corrector.loop import align
 from corrector.models import REFERENCES, load, references
 from corrector.recipes import BASELINES, RECIPES
-from corrector.upstreams import upstream_of
+from corrector.upstreams import Choice, upstream_of
 from steering.cells import Cell, Setting, correct, mean
 from steering.extract import contrast_of, extract_vectors
 
@@ -60,7 +60,7 @@ def test_arithmetic_copies_the_good_and_repairs_the_bad():
 def test_the_loop_lifts_arithmetic_by_thirty_points():
     task = tasks.get("arithmetic")
     problems = task.problems("test", 60, seed=1)
-    upstream = upstream_of("", task, problems)
+    upstream = upstream_of(Choice(), task, problems)
     alone = align(problems, upstream, task=task, mode="upstream")
     corrected = align(problems, upstream, load("arithmetic"), task=task)
     right = [sum(a.outcomes["correct"] for a in answers) / len(answers) for answers in (alone, corrected)]
@@ -89,11 +89,11 @@ def test_baselines_of_dialogue_were_trained_on_equal_data_and_beat_the_upstream(
     problems = task.problems("test", 30, seed=1)
     cards = [load(name).card for name in sorted(SHIPPED_BASELINES)]
     assert len({card["answers_hash"] for card in cards}) == 1
-    upstream = upstream_of("", task, problems)
+    upstream = upstream_of(Choice(), task, problems)
     alone = align(problems, upstream, task=task, mode="upstream")
     whole = align(problems, upstream, load("dialogue-aligner-0"), task=task, mode="aligner")
     tuned = [
-        align(problems, upstream_of(name, task, problems), task=task, mode="upstream")
+        align(problems, upstream_of(Choice(name), task, problems), task=task, mode="upstream")
         for name in ("dialogue-sft-0", "dialogue-dpo-0")
     ]
     for answers in (whole, *tuned):

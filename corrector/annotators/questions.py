@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import random
 import re
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any, ClassVar
 from corrector.errors import UserError
 from corrector.sentences import repeats
 from corrector.tasks.base import Example, Pair, Problem, Split, Task
+from corrector.tasks.dataset import key_of
+from corrector.tasks.reading import read_rows
 
 FIELDS = ("question", "prompt", "problem")
 HH_TURN = re.compile(r"\A\s*Human:(.*?)(?:\n\nAssistant:|\Z)", re.S)
@@ -31,8 +31,8 @@ class Questions(Task):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        found = [_question(row, where) for where, row in _rows(path)]
-        unique = {" ".join(q.lower().split()): q for q in reversed(found)}
+        found = [_question(row, where) for where, row in read_rows(path.expanduser(), "questions")]
+        unique = {key_of(q): q for q in reversed(found)}
         self._questions = list(reversed(unique.values()))
         self.dropped = len(found) - len(unique)
         if not found:
@@ -59,15 +59,6 @@ class Questions(Task):
     def well_formed(self, pair: Pair, sentence: str) -> bool:
         """Not empty, and no four words repeated at once."""
         return bool(sentence.strip()) and not repeats(sentence)
-
-
-def _rows(path: Path) -> list[tuple[str, Any]]:
-    try:
-        data = path.expanduser().read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-        return [(f"{path}:{n}", json.loads(line)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"--questions={path} cannot be read ({error}); give JSON objects, one a line") from None
 
 
 def _question(row: Any, where: str) -> str:

@@ -59,7 +59,9 @@ def make(
         live = [m for m in live if not m.stopped]
         asked: list[tuple[Made, str, Sentence]] = []
         for m, span in zip(live, ask(upstream, requests) if requests else [], strict=True):
-            if last := span.strip():
+            if span is None:
+                m.stopped = "length"
+            elif last := span.strip():
                 asked.append((m, span[: span.index(last)], Sentence(m.problem, m.prefix, last, k)))
             else:
                 m.stopped = "end"

@@ -29,8 +29,10 @@ _NAMES: dict[Site, str] = {
 def _boot(model: Any, lm: LanguageModel) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
-    # The name is a label only; the tokenizer is rebuilt by the bridge, which is fed ids and never text.
+    # The name is a label only. The bridge is fed ids and never text; told that its tokenizer puts a begin token, it
+    # leaves it alone instead of loading another one by its name.
     tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.init_kwargs |= {"name_or_path": lm.ref, "add_bos_token": True}
     return TransformerBridge.boot_transformers(
         lm.ref, hf_model=model, tokenizer=tokenizer, device=str(lm.device), dtype=model.dtype
     )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from corrector.errors import UserError
 from corrector.models import LanguageModel, references
-from corrector.prompts import Encoded
+from corrector.prompts import Encoded, token_ids
 from corrector.scoring import target_logprobs
 from corrector.tasks.base import Pair, Task
 from corrector.upstreams import REPLAY
@@ -80,7 +80,7 @@ def nll_of_upstream(lm: LanguageModel, pairs: Sequence[Pair]) -> Float[np.ndarra
         prompt = lm.encode_upstream(pair.question, pair.prefix)
         lead = " " if pair.prefix and not pair.prefix[-1].isspace() else ""
         text = lm.template.render_upstream(pair.question, pair.prefix + lead + pair.last).text
-        whole = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+        whole = token_ids(lm.tokenizer, text)
         start = n_common(whole, list(prompt.ids))
         prompts.append(Encoded(tuple(whole[:start]), {}))
         targets.append(tuple(whole[start:]))

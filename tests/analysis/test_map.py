@@ -169,7 +169,9 @@ def test_an_unfinished_or_foreign_folder_is_named(tmp_path):
 
 def test_main_runs_reports_and_draws(run, monkeypatch):
     drawn, asked = [], []
-    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=lambda command, check: drawn.append(command)))
+    monkeypatch.setattr(
+        "analysis.drawing.subprocess", SimpleNamespace(run=lambda command, check: drawn.append(command))
+    )
     monkeypatch.setattr("steering.mapping.run", lambda config: asked.append(config) or run)
     config = dataclasses.replace(Map(), items=7)
     main(config)

@@ -207,7 +207,9 @@ def test_the_report_writes_json_says_all_and_leaves_guarded_files_alone(tmp_path
 
 def test_main_draws_by_a_program(run, monkeypatch):
     drawn = []
-    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=lambda command, check: drawn.append(command)))
+    monkeypatch.setattr(
+        "analysis.drawing.subprocess", SimpleNamespace(run=lambda command, check: drawn.append(command))
+    )
     main(module.Tradeoff(run))
     assert drawn == [[sys.executable, "-m", "figures.tradeoff", str(run)]]
 

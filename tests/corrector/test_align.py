@@ -9,7 +9,6 @@ import torch
 from transformers import LlamaForCausalLM
 
 from corrector import align as align_module
-from corrector import upstreams as upstreams_module
 from corrector.align import Align, align, run
 from corrector.decoding import Decoder, decode
 from corrector.errors import UserError, run_cli
@@ -18,6 +17,7 @@ from corrector.prompts import template
 from corrector.tasks.base import Problem, Task
 from corrector.tokenizers import bpe_tokenizer
 from corrector.upstreams import LocalUpstream, ReplayUpstream, ReplayWriter, Request, ask
+from corrector.upstreams import choice as upstreams_module
 from steering.interventions import Intervention
 
 WRITTEN = {

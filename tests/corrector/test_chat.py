@@ -5,7 +5,8 @@ from email.utils import formatdate
 
 import pytest
 
-from corrector.chat import Chat, Reply, Server, Traffic, _seconds, traffic_line
+from corrector.chat import Chat, Reply, Server, Traffic, traffic_line
+from corrector.endpoint import _seconds
 from corrector.errors import UserError
 from corrector.kept import Kept
 
@@ -57,7 +58,7 @@ def test_faults_are_retried_counted_and_final_answers_kept(faulty, tmp_path):
     assert {name: r.reason for name, r in got.items() if r.status == "failed"} == {
         "broken": "500",
         "dead": "ReadTimeout",
-        "empty": "no chat completion",
+        "empty": "no completion",
     }
     assert got["long"].status == "rejected" and got["long"].reason.startswith("413")
     assert (counts["ok"], counts["failed"], counts["rejected"], counts["kept"]) == (5, 3, 1, 0)
@@ -80,7 +81,7 @@ def test_a_second_client_sends_nothing(faulty, tmp_path):
 
 def test_the_server_says_how_long_to_wait(faulty, tmp_path, monkeypatch):
     server, waits = faulty(lambda body: [(429, {"Retry-After": "30"}), "ok"]), []
-    monkeypatch.setattr("corrector.chat.sleep", waits.append)
+    monkeypatch.setattr("corrector.endpoint.Client.wait", lambda self, seconds: waits.append(seconds))
     told(server, tmp_path, "a", traffic=Traffic(backoff=1.0))
     told(server, tmp_path, "b", traffic=Traffic(backoff=1.0, longest_wait=7.0))
     assert waits == [30.0, 7.0]
@@ -90,7 +91,7 @@ def test_the_server_says_how_long_to_wait(faulty, tmp_path, monkeypatch):
 
 def test_waits_grow_and_their_jitter_is_seeded(faulty, tmp_path, monkeypatch):
     server, waits = faulty(lambda body: [500]), []
-    monkeypatch.setattr("corrector.chat.sleep", waits.append)
+    monkeypatch.setattr("corrector.endpoint.Client.wait", lambda self, seconds: waits.append(seconds))
     traffic = Traffic(concurrency=1, retries=4, backoff=1.0)
     told(server, tmp_path, "a", traffic=traffic)
     told(server, tmp_path, "a", traffic=traffic)

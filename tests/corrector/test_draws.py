@@ -55,7 +55,7 @@ def test_recipes_of_one_seed_draw_the_same_and_name_it_alike(case):
             for name, config in [("stream", stream), *BASELINES.items()]
             if config.task == task.name and config.seed == seed
         }
-        assert len(hashes) == 6 and len(set(hashes.values())) == 1
+        assert len(hashes) >= 6 and len(set(hashes.values())) == 1
         sizes = {(c.steps, c.batch, c.pool, c.branches) for c in (stream, *BASELINES.values()) if c.task == task.name}
         assert len(sizes) == 1, "as many questions"
 
@@ -68,7 +68,7 @@ def test_baselines_have_the_correctors_size_or_go_on_from_the_upstream():
                 name
             )
         assert config.init == (f"{config.task}-upstream" if config.method in ("sft", "dpo") else "")
-        assert config.makes == ("corrector" if config.method == "aligner" else "upstream")
+        assert config.makes == ("corrector" if config.method in ("stream", "aligner") else "upstream")
 
 
 @pytest.mark.parametrize(("task", "like"), [("dialogue", "dialogue-0"), ("arithmetic-s", "arithmetic-s")])
@@ -105,6 +105,81 @@ def test_a_whole_pair_is_the_draft_and_its_correction(case):
     assert 0 < sum(d.whole.is_wrong for d in draws) < len(draws), "some answers are copied whole, most are not"
     again = draws_at(4, pool, task, replace(config, method="dpo"))
     assert [d.draft for d in again] == [d.draft for d in draws[12:15]], "every method sees the same draft"
+
+
+# What a corrector is taught
+
+
+def teachings(case, **changes):
+    """(plain, changed) pairs of some steps, in order; questions and answers must not differ."""
+    task, pool, config = case
+    config = replace(config, steps=40)
+    out = []
+    for step in range(40):
+        plain, changed = (draws_at(step, pool, task, c) for c in (config, replace(config, **changes)))
+        assert [d.example for d in plain] == [d.example for d in changed]
+        out += zip(plain, changed, strict=True)
+    return out
+
+
+def copied(pair):
+    return pair.last == pair.correction
+
+
+def test_settings_that_teach_the_usual_change_no_draw(case):
+    assert all(a == b for a, b in teachings(case, identity=1.0, warmup=0.0, noise=0.0, unit=1))
+
+
+def test_without_identity_data_no_correction_is_a_copy(case):
+    drawn = teachings(case, identity=0.0)
+    assert any(copied(p) for a, _ in drawn for p in a.pairs)
+    assert not any(copied(p) for _, b in drawn for p in b.pairs)
+    for a, b in drawn:
+        rewritten = [p for s in a.example.steps for p in s.branches if not copied(p)]
+        assert len(b.pairs) == min(4, len(rewritten)) and all(p in rewritten for p in b.pairs)
+
+
+def test_a_share_of_the_copies_is_kept(case):
+    every = [p for a, _ in teachings(case, identity=0.5) for s in a.example.steps for p in s.branches]
+    kept = [p for _, b in teachings(case, identity=0.5) for p in b.pairs]
+    share = [sum(map(copied, pairs)) / len(pairs) for pairs in (every, kept)]
+    odds = share[0] * 0.5 / (share[0] * 0.5 + 1 - share[0])
+    assert share[1] == pytest.approx(odds, abs=0.12)
+
+
+def test_warm_up_copies_what_the_usual_training_would_correct(case):
+    drawn = teachings(case, warmup=0.5)
+    half = len(drawn) // 2
+    for a, b in drawn[:half]:
+        assert [p.last for p in a.pairs] == [p.last for p in b.pairs] and all(map(copied, b.pairs))
+    assert drawn[half:] and all(a == b for a, b in drawn[half:])
+    assert not all(copied(p) for a, _ in drawn[:half] for p in a.pairs), "bad sentences are copied as well"
+
+
+def test_noise_turns_a_share_of_the_annotations_round_and_stays_with_the_sentence(case):
+    drawn = [(p, q) for a, b in teachings(case, noise=0.3) for p, q in zip(a.pairs, b.pairs, strict=True)]
+    wrong = [(p, q) for p, q in drawn if p != q]
+    assert len(wrong) / len(drawn) == pytest.approx(0.3, abs=0.06)
+    for p, q in wrong:
+        assert copied(p) != copied(q) and replace(p, correction=q.correction) == q
+    both = {copied(p) for p, _ in wrong}
+    assert both == {True, False}, "in both directions"
+    by_sentence = {}
+    for p, q in drawn:
+        by_sentence.setdefault((p.question, p.last, copied(p)), set()).add(p != q)
+    assert all(len(of) == 1 for of in by_sentence.values())
+    assert all(
+        copied(p) != copied(q) for a, b in teachings(case, noise=1.0) for p, q in zip(a.pairs, b.pairs, strict=True)
+    )
+
+
+def test_noise_needs_a_rewritten_sentence_of_the_question(tmp_path):
+    file = tmp_path / "copies.jsonl"
+    file.write_text('{"question": "Why?", "prefix": "", "last": "So.", "correction": "So."}')
+    task = Jsonl(str(file))
+    pool = next(task.problems(s, task.size(s)) for s in ("train", "validation", "test") if task.size(s))
+    with pytest.raises(UserError, match=r"noise=1\.0: no sentence of the question 'Why\?' is rewritten"):
+        draws_at(0, pool, task, Train(task="jsonl", noise=1.0))
 
 
 # Drafts

@@ -189,7 +189,7 @@ def test_minimal_pairs_differ_in_digits_only(task: Gsm8k):
     ("line", "message"),
     [
         ("{", r"train.jsonl:2: no JSON"),
-        ('{"question": "q"}', r"train.jsonl:2: field 'answer' is None"),
+        ('{"question": "q"}', r"train.jsonl:2: field 'answer' is missing"),
         ('{"question": 3, "answer": "#### 3"}', r"train.jsonl:2: field 'question' is 3"),
         ('{"question": "q", "answer": "three"}', r"train.jsonl:2: field 'answer' does not end in a line '#### N'"),
         ("[]", r"train.jsonl:2: list is no row"),
@@ -218,11 +218,11 @@ def test_absent_data_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_hub_id_is_read_through_datasets(monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[str, str]] = []
 
-    def load_dataset(name: str, config: str) -> dict[str, list[dict[str, str]]]:
-        asked.append((name, config))
-        if name == "no/body":
+    def load_dataset(path: str, name: str, **_: object) -> dict[str, list[dict[str, str]]]:
+        asked.append((path, name))
+        if path == "no/body":
             raise ConnectionError
-        return {"train": TRAIN, "test": TEST} if name == "openai/gsm8k" else {"train": TRAIN}
+        return {"train": TRAIN, "test": TEST} if path == "openai/gsm8k" else {"train": TRAIN}
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     assert Gsm8k("openai/gsm8k").size("test") == 12 and asked == [("openai/gsm8k", "main")]

@@ -153,7 +153,7 @@ def test_an_aligner_is_scored_on_whole_answers_of_the_tasks_upstream(tiny_lm, mo
 
     monkeypatch.setattr(heldout, "align", align)
     monkeypatch.setattr(heldout, "decode", decode)
-    monkeypatch.setattr(heldout, "upstream_of", lambda ref, task, problems, seed: ("upstream", ref, seed))
+    monkeypatch.setattr(heldout, "upstream_of", lambda chosen, *_: ("upstream", chosen.upstream, chosen.seed))
     monkeypatch.setattr(Known, "problems", lambda self, split, n, seed: problems)
     monkeypatch.setattr(Known, "grade", lambda self, problem, answer: {"helpful": float(len(answer.split()))})
     got = aligner_scores(tiny_lm, Known(), 2, 7)

@@ -90,6 +90,7 @@ def test_judgements(tmp_path: Path):
     known, unknown = load_pairs(write(tmp_path / "b.jsonl", {**ROW, "is_wrong": True}, ROW))
     assert (task.is_right(known, "It is 4."), task.is_right(known, "It is 5.")) == (True, False)
     assert (task.is_right(unknown, "It is 5."), task.is_right(known, "Else")) == (None, None)
+    assert task.is_right(unknown, "It is 4.") is None  # which would else be right whatever happens
     assert task.well_formed(known, "Fine.") and not task.well_formed(known, " ")
     assert not task.well_formed(known, "so it is a so it is a")
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from corrector import models
 from corrector.errors import UserError
-from corrector.models import CARD, blocks, load, references
+from corrector.models import CARD, blocks, head_logits, load, references
 from corrector.prompts import TEMPLATES
 
 
@@ -189,6 +189,14 @@ def test_blocks_are_found_in_every_architecture(arch_lm):
     inside = {id(p) for block in found for p in block.parameters()}
     outside = [name for name, p in arch_lm.model.named_parameters() if id(p) not in inside]
     assert len(outside) <= 5, "norms and embeddings alone are outside of the blocks"
+
+
+def test_the_heads_logits_are_the_models(arch_lm):
+    ids = torch.tensor([arch_lm.encode("Tom has", "", "Ann eats").ids])
+    with torch.no_grad():
+        h = arch_lm.model.base_model(ids).last_hidden_state
+        torch.testing.assert_close(head_logits(arch_lm.model, h), arch_lm.model(ids).logits)
+    assert arch_lm.ref != "random-gemma2" or arch_lm.model.config.final_logit_softcapping
 
 
 def test_an_unknown_architecture_is_refused():

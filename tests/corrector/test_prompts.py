@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from corrector.errors import UserError
@@ -10,6 +10,7 @@ WORDS = "Tom has 3 pens. Ann, too? 7 - 4 = 3".split(" ")
 PATTERNS = [text for t in TEMPLATES.values() for text in (t.corrector, t.upstream)]
 WORD = word_tokenizer([*PATTERNS, *WORDS, *(f" {w}" for w in WORDS), "\n"])
 BPE = bpe_tokenizer([" ".join(WORDS), *PATTERNS] * 4, 320)
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first draw imports much
 SENTENCES = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
 
 
@@ -19,6 +20,7 @@ def slice_text(tokenizer, encoded, name: str) -> str:
 
 
 @given(SENTENCES, SENTENCES, SENTENCES)
+@PATIENT
 @pytest.mark.parametrize("tokenizer", [WORD, BPE], ids=["words", "bytes"])
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_spans_hold_the_text_of_their_fields(name, tokenizer, question, prefix, last):
@@ -35,6 +37,7 @@ def test_spans_hold_the_text_of_their_fields(name, tokenizer, question, prefix, 
 
 
 @given(st.text(), st.text(), st.text())
+@PATIENT
 def test_spans_are_exact_between_markers_for_any_text(question, prefix, last):
     assume(not any(special in text for special in SPECIAL for text in (question, prefix, last)))
     encoded = encode(BPE, template("lab").render(question, prefix, last))

@@ -24,6 +24,7 @@ from corrector.rowfiles import truncate_torn_tail
 @dataclass(frozen=True)
 class Inner:
     layers: tuple[int, ...] = (3, 4)
+    url: str = field(default="", metadata={"identity": False})
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def test_other_configuration_names_the_fields_and_touches_nothing(tmp_path: Path
     assert "coef" not in str(error.value) and "out=" not in str(error.value)
     assert before == {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
     RunFolder(folder, Config(out="b")).close()  # where it is written to is no part of what it is
+    RunFolder(folder, Config(inner=Inner(url="elsewhere"))).close()
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path: Path) -> None:
@@ -193,7 +195,11 @@ def test_any_rows_cut_anywhere_leave_a_prefix(tmp_path: Path, rows: list[dict[st
 
 def test_name_is_the_configuration() -> None:
     name = default_name("sweep", Config())
-    assert name == default_name("sweep", Config(out="elsewhere")) and name.startswith("sweep-") and len(name) == 14
+    assert (
+        name == default_name("sweep", Config(out="elsewhere", inner=Inner(url="there")))
+        and name.startswith("sweep-")
+        and len(name) == 14
+    )
     assert name != default_name("sweep", Config(seed=1)) != default_name("sweep", Config(inner=Inner((4, 3))))
 
 

@@ -11,6 +11,8 @@ from scipy import stats
 from corrector.errors import UserError
 from corrector.statistics import (
     bootstrap_mean,
+    bootstrap_ratio,
+    crossed_mean,
     item_slopes,
     line,
     max_null_p,
@@ -163,3 +165,30 @@ def test_mcnemar_is_the_exact_binomial():
     assert mcnemar(10, 0) == pytest.approx(2 / 1024)
     with pytest.raises(UserError, match="lost"):
         mcnemar(1, -1)
+
+
+def test_crossed_intervals_hold_the_spread_of_seeds_and_of_problems() -> None:
+    rng = np.random.default_rng(0)
+    alike = rng.normal(0.0, 1.0, (1, 200)).repeat(3, axis=0)
+    apart = alike + np.array([[-1.0], [0.0], [1.0]])
+    one, same, other = (crossed_mean(x) for x in (alike[:1], alike, apart))
+    assert same.mean == pytest.approx(one.mean) and other.mean == pytest.approx(one.mean)
+    assert (same.low, same.high) == pytest.approx((one.low, one.high), abs=0.02), "equal seeds add nothing"
+    assert other.high - other.low > 4 * (same.high - same.low), "seeds that differ widen it"
+    assert (one.low, one.high) == pytest.approx((bootstrap_mean(alike[0]).low, bootstrap_mean(alike[0]).high))
+    assert other.n == 200
+
+
+def test_a_crossed_mean_of_nothing_or_with_gaps_is_refused() -> None:
+    for bad in (np.zeros((0, 2)), np.array([[1.0, float("nan")]])):
+        with pytest.raises(UserError, match="crossed_mean got"):
+            crossed_mean(bad)
+
+
+def test_ratios_are_of_sums_and_paired() -> None:
+    under = np.array([1.0, 2.0, 3.0, 4.0])
+    found = bootstrap_ratio(2 * under, under)
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx((2.0, 2.0, 2.0, 4))
+    assert bootstrap_ratio([1.0, 1.0], [1.0, 3.0]).mean == pytest.approx(0.5)
+    with pytest.raises(UserError, match="divides by 0"):
+        bootstrap_ratio([1.0, 1.0], [1.0, 0.0])

@@ -16,7 +16,7 @@ from corrector.models import load
 from corrector.prompts import encode
 from corrector.recipes import RECIPES, Train, recipe
 from corrector.tasks import NAMES
-from corrector.train import given_recipe, new_model, resolve, run, run_resolved, training_texts
+from corrector.train import TAUGHT, given_recipe, new_model, resolve, run, run_resolved, training_texts
 
 SIZES = "--d 32 --layers 1 --heads 2 --ff 48 --batch 2 --evaluate 0"
 TINY = f"--task jsonl --data pairs.jsonl --steps 3 {SIZES}"
@@ -193,6 +193,10 @@ def test_every_method_writes_a_checkpoint_that_says_what_it_trained_on(method, a
         ("--method dpo", "method='dpo' starts from an upstream that writes answers; give --init"),
         ("--method aligner --role upstream", "--role upstream --method aligner: leave one of them out"),
         ("--method aligner --data pairs.jsonl", "has 2 rows of sentences, no whole answer"),
+        ("--method aligner --noise 0.1", "noise=0.1 is of correctors that --method stream trains; leave it out"),
+        ("--role upstream --unit 2", "unit=2 is of correctors that --method stream trains; leave it out"),
+        ("--identity 1.5", "identity=1.5 is no share; choose --identity in 0..1"),
+        ("--unit 0", "unit=0 sentences; choose --unit 1 or more"),
     ],
 )
 def test_a_method_that_cannot_be_trained_so_is_refused(words, message, answers, monkeypatch, capsys):
@@ -229,6 +233,19 @@ def test_a_half_trained_folder_takes_its_own_config_alone(monkeypatch, capsys):
     assert load("made").card["final_loss"] == load("clean").card["final_loss"]
 
 
+def test_a_half_trained_run_from_before_a_field_was_there_resumes(monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        assert command(patch, f"{TINY} --save-every 2 --out made") == 130
+    record = Path("made.work/config.json")
+    old = json.loads(record.read_text())
+    for name in TAUGHT:
+        del old[name]
+    record.write_text(json.dumps(old))
+    assert command(monkeypatch, f"{TINY} --noise 0.5 --out made") == 2, "the field that it lacks had its default"
+    assert command(monkeypatch, f"{TINY} --out made") == 0
+
+
 def test_a_state_without_its_config_is_not_guessed_at(monkeypatch, capsys):
     Path("made.work").mkdir()
     Path("made.work/state.safetensors").write_bytes(b"")
@@ -246,6 +263,16 @@ def test_a_folder_that_is_no_checkpoint_is_never_replaced(monkeypatch, capsys):
     before = load("made").fingerprint
     assert command(monkeypatch, f"{TINY} --out made --seed 1") == 0, "a checkpoint is"
     assert load("made").fingerprint != before
+
+
+def test_what_a_corrector_is_taught_is_on_its_card_and_in_its_weights(monkeypatch):
+    assert command(monkeypatch, f"{TINY} --batch 4 --seed 5 --out plain") == 0
+    plain = load("plain")
+    for words, name, value in (("--identity 0", "identity", 0.0), ("--warmup 1", "warmup", 1.0)):
+        assert command(monkeypatch, f"{TINY} --batch 4 --seed 5 {words} --out made") == 0
+        made = load("made")
+        assert made.card["recipe"][name] == value and made.fingerprint != plain.fingerprint
+        assert made.card["answers_hash"] == plain.card["answers_hash"], "of the same questions and answers"
 
 
 def test_training_goes_on_from_a_checkpoint(monkeypatch):

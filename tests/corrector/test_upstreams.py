@@ -112,6 +112,8 @@ def test_a_tokenizer_that_drops_the_first_space_loses_none(tiny_lm):
     assert tokenizer.decode(tokenizer("Tom has.")["input_ids"]) == "Tom has."
 
     class Template:
+        turn = None
+
         def render_upstream(self, question, prefix):
             from corrector.prompts import Prompt
 
