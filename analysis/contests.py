@@ -48,6 +48,8 @@ class Methods:
     """Finished run of this command whose rows stand in for models that are not here; default the one that ships."""
     retrain: bool = field(default=False, metadata={"identity": False})
     """Train what runs/ does not hold yet (hours), and use no shipped baseline and no cached row."""
+    partial: bool = False
+    """Leave out a method's training seeds that are neither here nor cached, and say so, instead of refusing."""
     problems: int = 200
     """Problems."""
     split: Split = "test"
@@ -108,6 +110,7 @@ def run(config: Methods) -> Path:
         problems = task.problems(config.split, config.problems, config.seed)
         entries = list(_entries(config))
         cache = _cache(config, [p.id for p in problems], [e for e in entries if e.refs is None])
+        entries = [e for e in entries if e.refs is not None or _key(e) in cache]
         stage = stage_of(config, problems)
         for i, entry in enumerate(entries):
             if folder.count("systems") > i:
@@ -144,30 +147,40 @@ def _given(config: Methods) -> Iterator[tuple[str, str]]:
 
 
 def _cache(config: Methods, problems: list[str], absent: list[Entry]) -> dict[tuple[str, int], tuple[Row, list[Row]]]:
-    """Systems and answers of a finished run for the entries without checkpoint; UserError where it lacks one."""
+    """Systems and answers of a finished run for the entries without checkpoint; UserError where it lacks one.
+
+    With `partial` those that it lacks are not there.
+    """
     if not absent:
         return {}
     folder = CACHED / f"methods-{config.task}" if config.cache == Path() else config.cache
-    missing = ", ".join(f"{e.method} {e.seed}" for e in absent)
-    cure = "train them by --retrain or name them by --checkpoint, or choose fewer by --method and --seeds"
+    out, reason = _cached(config, problems, folder)
+    if (missing := [e for e in absent if _key(e) not in out]) and not config.partial:
+        raise UserError(
+            f"no checkpoint of {', '.join(f'{e.method} {e.seed}' for e in missing)}, and {reason}; train them by "
+            "--retrain, name them by --checkpoint, choose fewer by --method and --seeds, or leave them out by --partial"
+        )
+    return {_key(e): out[_key(e)] for e in absent if _key(e) in out}
+
+
+def _cached(
+    config: Methods, problems: list[str], folder: Path
+) -> tuple[dict[tuple[str, int], tuple[Row, list[Row]]], str]:
+    """What a finished run has for these problems, by method and seed, and why it lacks the others."""
     if not (folder / "DONE").is_file():
-        raise UserError(f"no checkpoint of {missing}, and no finished run in {folder}; {cure}")
+        return {}, f"no finished run in {folder}"
     then, now = read_json(folder, "config"), to_plain(config, "config")
-    free = {"method", "seeds", *(f for f, spec in Methods.__dataclass_fields__.items() if spec.metadata)}
+    free = {"method", "seeds", "partial", *(f for f, spec in Methods.__dataclass_fields__.items() if spec.metadata)}
     if changed := [f for f in now if f not in free and then.get(f) != now[f]]:
-        raise UserError(f"no checkpoint of {missing}, and {folder} was made with another {changed[0]}; {cure}")
-    systems, answers = read_rows(folder, "systems"), read_rows(folder, "answers")
+        return {}, f"{folder} was made with another {changed[0]}"
+    answers = read_rows(folder, "answers")
     out: dict[tuple[str, int], tuple[Row, list[Row]]] = {}
-    for told in systems:
+    for told in read_rows(folder, "systems"):
         key = (told["method"], told["seed"])
         rows = [r for r in answers if (r["method"], r["seed"]) == key]
-        out[key] = ({**told, "source": "cache"}, rows)
-    for entry in absent:
-        if [r["problem"] for r in out.get(_key(entry), ({}, []))[1]] != problems:
-            raise UserError(
-                f"no checkpoint of {entry.method} {entry.seed}, and none of its answers in {folder}; {cure}"
-            )
-    return out
+        if [r["problem"] for r in rows] == problems:
+            out[key] = ({**told, "source": "cache"}, rows)
+    return out, f"no answers of it in {folder}"
 
 
 def _key(entry: Entry) -> tuple[str, int]:

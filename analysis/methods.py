@@ -47,6 +47,15 @@ def load_contest(run: str | Path) -> tuple[list[Row], list[Row]]:
     return read_rows(folder, "answers"), systems
 
 
+def seeds_of(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """The training seeds of each method, in the order of `scores`."""
+    out: dict[str, list[int]] = {}
+    for row in rows:
+        if row["seed"] not in (seeds := out.setdefault(row["method"], [])):
+            seeds.append(row["seed"])
+    return out
+
+
 def scores(rows: Sequence[Row], outcome: str) -> dict[str, Scores]:
     """An outcome (or `tokens`) by method, one row a training seed, problems in one order.
 
@@ -67,14 +76,15 @@ def scores(rows: Sequence[Row], outcome: str) -> dict[str, Scores]:
 def methods_statistics(run: str | Path) -> Row:
     """`points`: one row an outcome and method, with `seeds` one by one; `findings`: gains, leads, and win rates.
 
-    A `gain` is over the upstream's own answer to the same problem; `lead` is stream less the method, of equal training
-    seeds. Intervals of what is trained resample seeds and problems (`crossed_mean`), `seed_low` and `seed_high` are
-    the least and largest mean of a seed. In JSON's types; `tokens` is among the outcomes.
+    A `gain` is over the upstream's own answer to the same problem; `lead` is stream less the method, of the training
+    seeds that both have. Intervals of what is trained resample seeds and problems (`crossed_mean`), `seed_low` and
+    `seed_high` are the least and largest mean of a seed. In JSON's types; `tokens` is among the outcomes.
     """
     rows, systems = load_contest(run)
     config = read_json(Path(run), "config")
     task, boot = str(config["task"]), int(config["seed"])
     points, found = list[Row](), list[Found]()
+    seeds, trained = seeds_of(rows), {s["method"] for s in systems if s["n_trained"]}
     for outcome in (*rows[0]["outcomes"], LENGTH):
         by_method = scores(rows, outcome)
         base = by_method[BASE][0]
@@ -91,16 +101,27 @@ def methods_statistics(run: str | Path) -> Row:
                 if outcome != LENGTH:
                     point |= _numbers("omega", crossed_mean(sign, seed=boot))
                     found.append(_found(f"{task}/methods/{method}/{outcome} omega", own, sign, boot))
-            if method not in (BASE, OURS) and OURS in by_method:
-                lead = by_method[OURS] - own
+            rival = method not in (BASE, OURS) and OURS in by_method
+            lead = _lead(by_method[OURS], seeds[OURS], own, seeds[method], method in trained) if rival else None
+            if lead is not None:
                 point |= _numbers("lead", crossed_mean(lead, seed=boot))
-                found.append(_found(f"{task}/methods/stream less {method}/{outcome}", by_method[OURS], lead, boot))
+                found.append(_found(f"{task}/methods/stream less {method}/{outcome}", lead, lead, boot))
             points.append(point)
     numbers = {
         **{"run": Path(run).resolve().name, "task": task, "systems": systems},
         **{"points": points, "findings": plain(found)},
     }
     return rounded(numbers, "statistics")
+
+
+def _lead(ours: ndarray, our_seeds: list[int], own: ndarray, own_seeds: list[int], trained: bool) -> ndarray | None:
+    """Ours less theirs: by training seed, or all of ours less the one run of a method that trains nothing."""
+    if not trained:
+        return ours - own
+    both = [s for s in our_seeds if s in own_seeds]
+    if not both:
+        return None
+    return ours[[our_seeds.index(s) for s in both]] - own[[own_seeds.index(s) for s in both]]
 
 
 def _found(key: str, own: Scores, values: Scores, boot: int) -> Found:
@@ -141,14 +162,15 @@ def _table(numbers: Row) -> Table:
     n_seeds = max(p["n_seeds"] for p in points)
     title = f"{numbers['task']}: {points[0]['n']} problems, {n_seeds} training seeds, means and gains over {BASE}, 95 %"
     out = Table(title=title, title_justify="left", padding=0)
-    for name in ("method", "trained"):
+    for name in ("method", "seeds", "trained"):
         out.add_column(name, no_wrap=True)
     for name in outcomes:
         out.add_column(name, justify="right", no_wrap=True)
         out.add_column("gain", justify="right", no_wrap=True)
     for method in dict.fromkeys(p["method"] for p in points):
         system = next(s for s in numbers["systems"] if s["method"] == method)
-        cells = [method, f"{system['n_trained'] / 1e6:.3g} M" if system["n_trained"] else ""]
+        n = next(p for p in points if p["method"] == method)["n_seeds"]
+        cells = [method, *((str(n), f"{system['n_trained'] / 1e6:.3g} M") if system["n_trained"] else ("", ""))]
         for name in outcomes:
             p = next(p for p in points if (p["method"], p["outcome"]) == (method, name))
             digits = 1 if name == LENGTH else 2

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from corrector.draws import Draw, draws_at, problems_at
 from corrector.errors import UserError
-from corrector.models import LanguageModel, blocks
+from corrector.models import LanguageModel, blocks, head_logits
 from corrector.packing import IGNORE, Batch, Packed, collate
 from corrector.recipes import Train
 from corrector.rows import corrector_row, written_row
@@ -62,9 +62,9 @@ def loss_of(model: Any, batch: Batch) -> torch.Tensor:
     """Weighted mean cross-entropy (nats a token) over the trained tokens."""
     # A mask wider than the scores would turn eager attention's scores to float32 and halve its speed.
     mask = batch.mask.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else batch.mask
-    hidden = model.model(input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
+    hidden = model.base_model(input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
     chosen = batch.targets != IGNORE
-    logits = model.lm_head(hidden.last_hidden_state[chosen])
+    logits = head_logits(model, hidden.last_hidden_state[chosen])
     nll = cross_entropy(logits.float(), batch.targets[chosen], reduction="none")
     weights = batch.weights[chosen]
     return (nll * weights).sum() / weights.sum()

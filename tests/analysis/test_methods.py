@@ -45,6 +45,17 @@ def test_gains_are_over_the_same_problems_and_leads_of_the_same_seeds(tmp_path):
     assert {"toy/methods/stream/good", "toy/methods/stream less sft/good", "toy/methods/sft/good omega"} <= keys
 
 
+def test_leads_are_of_seeds_that_both_have_and_of_all_where_nothing_is_trained(tmp_path):
+    values = {"upstream": [[0, 0]], "stream": [[1, 1], [0, 0]], "sft": [[0, 1]], "best-of-n": [[1, 0]]}
+    folder = written(tmp_path / "methods-toy", values)
+    rows = [json.loads(line) for line in (folder / "systems.jsonl").read_text().splitlines()]
+    rows = [{**r, "n_trained": 0 if r["method"] in ("upstream", "best-of-n") else 10} for r in rows]
+    (folder / "systems.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    by = {p["method"]: p for p in methods_statistics(folder)["points"] if p["outcome"] == "good"}
+    assert by["sft"]["lead"] == pytest.approx(0.5), "seed 0 alone"
+    assert by["best-of-n"]["lead"] == pytest.approx(0.0), "both seeds of stream less the one run"
+
+
 def test_a_missing_answer_and_an_unfinished_run_are_refused(tmp_path):
     folder = written(tmp_path / "methods-toy", {"upstream": [[0, 1]], "stream": [[1, 1]]})
     rows, _ = load_contest(folder)
@@ -94,10 +105,19 @@ def test_cached_answers_stand_in_for_models_that_are_not_here_and_are_told(finis
     assert "no checkpoint is here: aligner 0, sft 0" in " ".join(capsys.readouterr().out.split())
 
 
+def test_partial_leaves_out_what_is_nowhere(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.systems.references", lambda: [])
+    monkeypatch.chdir(tmp_path)
+    given = {**SMALL, "method": ("upstream", "sft", "dpo"), "seeds": (0, 1)}
+    out = run(Methods(**given, partial=True, cache=finished, out=tmp_path / "part"))
+    assert [(s["method"], s["seed"]) for s in load_contest(out)[1]] == [("upstream", 0), ("sft", 0)]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"cache": "nowhere"}, "no checkpoint of aligner 0, sft 0, and no finished run"),
+        ({"seeds": (0, 1), "method": ("upstream", "sft")}, "no checkpoint of sft 1, and no answers of it"),
         ({"max_rounds": 5}, "made with another max_rounds"),
         ({"problems": 5}, "made with another problems"),
         ({"checkpoint": ("aligner-0",)}, "is not METHOD-SEED=REF"),
