@@ -76,14 +76,15 @@ def findings(runs: Iterable[Path]) -> dict[str, list[Found]]:
     out: dict[str, list[Found]] = {}
     folders = sorted(runs)
     for kind, of in KINDS.items():
-        mine = [f for f in folders if _plain(f).startswith(kind) and (f / "DONE").is_file()]
+        mine = [f for f in folders if kind_of(f) == kind and (f / "DONE").is_file()]
         for found in of(tuple(mine)):
             out.setdefault(found.key, []).append(found)
     return out
 
 
-def _plain(folder: Path) -> str:
-    return folder.name.removeprefix("paper-")
+def kind_of(folder: Path) -> str:
+    """The kind of a run by its folder's name; empty where no claim rests on such runs."""
+    return next((kind for kind in KINDS if folder.name.startswith(kind)), "")
 
 
 def _each(statistics: Callable[[Path], dict[str, object]]) -> Callable[[Sequence[Path]], list[Found]]:

@@ -41,6 +41,8 @@ class Step:
     alone: bool = False
     trains: bool = False
     """It takes --retrain."""
+    kept: bool = False
+    """All of it is training: the run that ships stands in for it, unless --retrain."""
 
 
 def _steps() -> tuple[Step, ...]:
@@ -63,7 +65,7 @@ def _steps() -> tuple[Step, ...]:
     out.append(Step("scan-aligner", ("probes.scan", *whole)))
     return (
         *out,
-        Step("ablations-dialogue", ("analysis.ablations",), trains=True),
+        Step("ablations-dialogue", ("analysis.ablations",), kept=True),
         Step("sizes", ("analysis.sizes", "--corrector", *ARITHMETIC), alone=True),
         Step("latency", ("analysis.latency",), alone=True),
     )
@@ -103,22 +105,31 @@ def run(config: Paper) -> list[Path]:
             f"--only {' '.join(config.only)}: no step begins so; there are {', '.join(s.name for s in STEPS)}"
         )
     config.out.mkdir(parents=True, exist_ok=True)
-    n_jobs = config.jobs or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
-    failed: list[str] = []
-    with tqdm(total=len(chosen), desc="paper", unit="step") as bar:
-        for group, workers in (([s for s in chosen if not s.alone], n_jobs), ([s for s in chosen if s.alone], 1)):
-            with ThreadPoolExecutor(max(workers, 1)) as pool:
-                for step, (code, minutes) in zip(group, pool.map(lambda s: _run(s, config), group), strict=True):
-                    bar.update()
-                    tqdm.write(f"{step.name}: {'done' if code == 0 else 'FAILED'} after {minutes:.1f} minutes")
-                    failed += [step.name] if code else []
-    folders = sorted(f for s in STEPS if (f := config.out / s.name) and (f / "DONE").is_file())
+    failed = _run_all([s for s in chosen if config.retrain or not s.kept], config)
+    here = {f.name: f for s in STEPS if (f := config.out / s.name) and (f / "DONE").is_file()}
+    kept = {s.name: SHIPPED / s.name for s in chosen if s.kept and s.name not in here}
+    folders = sorted([*here.values(), *(f for f in kept.values() if (f / "DONE").is_file())])
+    if kept:
+        print(f"not run again, the shipped runs stand: {', '.join(kept)}; --retrain runs them")
     _write(folders, config.out / "paper.md")
     if failed:
         raise UserError(f"{len(failed)} steps failed: read {config.out}/{failed[0]}.log; the same command resumes them")
     return folders
+
+
+def _run_all(steps: Sequence[Step], config: Paper) -> list[str]:
+    """Run steps, those that time something one by one at the end; the names of the failed."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    failed: list[str] = []
+    groups = ([s for s in steps if not s.alone], config.jobs or cores), ([s for s in steps if s.alone], 1)
+    with tqdm(total=len(steps), desc="paper", unit="step") as bar:
+        for group, workers in groups:
+            with ThreadPoolExecutor(workers) as pool:
+                for step, (code, minutes) in zip(group, pool.map(lambda s: _run(s, config), group), strict=True):
+                    bar.update()
+                    tqdm.write(f"{step.name}: {'done' if code == 0 else 'FAILED'} after {minutes:.1f} minutes")
+                    failed += [step.name] if code else []
+    return failed
 
 
 def _run(step: Step, config: Paper) -> tuple[int, float]:
@@ -136,10 +147,11 @@ def _run(step: Step, config: Paper) -> tuple[int, float]:
 
 
 def _write(folders: Sequence[Path], file: Path) -> None:
+    found = findings(folders)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(document(folders), encoding="utf-8")
+    file.write_text(document(folders, found), encoding="utf-8")
     table = Table("figure", "claim", "paper", "same sign", "significant", "verdict")
-    for v in judge(findings(folders)):
+    for v in judge(found):
         n = len(v.found)
         table.add_row(v.claim.figure, v.claim.text, v.claim.paper, f"{v.same_sign}/{n}", f"{v.significant}/{n}", v.word)
     console = Console()

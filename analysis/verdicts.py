@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.claims import Verdict, findings, judge
+from analysis.claims import Verdict, judge, kind_of
 from analysis.found import Found, amount
 from corrector.records import read_json, read_rows
 
@@ -25,15 +25,13 @@ on the paper's.
 """
 
 
-def document(runs: Iterable[Path]) -> str:
-    """docs/paper.md of some finished run folders."""
-    folders = sorted(runs)
-    found = findings(folders)
+def document(runs: Iterable[Path], found: dict[str, list[Found]]) -> str:
+    """docs/paper.md of some finished run folders and their `findings`."""
     verdicts = judge(found)
     used = {v.claim.key for v in verdicts}
     parts = [HEAD.format(n=len(verdicts)), _table(verdicts), _details(verdicts)]
     rest = {key: of for key, of in found.items() if key not in used}
-    parts += [_others(rest), _sources(folders)]
+    parts += [_others(rest), _sources(sorted(f for f in runs if kind_of(f)))]
     return "\n".join(part for part in parts if part)
 
 

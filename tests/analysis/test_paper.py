@@ -47,6 +47,18 @@ def test_a_failed_step_is_named_after_the_others_ran(steps, tmp_path):
     assert (out / "paper.md").is_file()
 
 
+def test_a_step_that_only_trains_is_kept_as_shipped_unless_told_to_retrain(steps, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paper, "STEPS", (Step("toy-a", ("a",), kept=True),))
+    monkeypatch.setattr(paper, "SHIPPED", tmp_path / "shipped")
+    shipped = tmp_path / "shipped" / "toy-a"
+    shipped.mkdir(parents=True)
+    (shipped / "DONE").write_text("{}")
+    assert run(Paper(out=tmp_path / "paper")) == [shipped]
+    assert "the shipped runs stand: toy-a" in capsys.readouterr().out
+    assert run(Paper(out=tmp_path / "paper", retrain=True)) == [tmp_path / "paper" / "toy-a"]
+    assert "--retrain" not in json.loads((tmp_path / "paper" / "toy-a" / "argv").read_text())
+
+
 def test_an_unknown_step_is_a_mistake(tmp_path):
     with pytest.raises(UserError, match="no step begins so; there are rounds-dialogue"):
         run(Paper(out=tmp_path, only=("nothing",)))
