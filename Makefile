@@ -28,14 +28,10 @@ lint: $(READY)
 paper: $(READY)
 	$(PY) -m analysis.paper $(if $(RETRAIN),--retrain)
 
-## redraw the figures of the shipped runs, and of every sweep in runs/
+## rebuild every figure of figures/gallery from the runs that ship with the lab, and of every sweep in runs/
 figures: $(READY)
-	@for run in figures/runs/scan-*; do $(PY) -m figures.scan "$$run" || exit 1; done
-	@for run in figures/runs/rounds-*; do $(PY) -m figures.rounds "$$run" || exit 1; done
-	@for run in figures/runs/methods-*; do $(PY) -m figures.methods "$$run" || exit 1; done
-	@for name in sizes latency; do $(PY) -m figures.$$name figures/runs/$$name || exit 1; done
-	@for run in figures/runs/map-*; do $(PY) -m figures.map "$$run" || exit 1; done
-	@for run in figures/runs/fig8-* runs/sweep-*; do [ -f "$$run/DONE" ] || continue; \
+	$(PY) -m figures.build
+	@for run in runs/sweep-*; do [ -f "$$run/DONE" ] || continue; \
 	  $(PY) -m figures.dose "$$run" || exit 1; done
 
 ## retrain every shipped reference, one after the other (hours on one core: the cards say minutes; gsm8k needs DATA=folder)

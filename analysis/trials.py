@@ -201,8 +201,9 @@ def trained(config: Train) -> Path:
     card = config.out / CARD
     if not card.is_file():
         run_resolved(config)
-    made, wanted = json.loads(card.read_text())["recipe"], identity_of(config)
-    if other := [k for k in wanted if made.get(k) != wanted[k]]:
+    # A field that came later had its default.
+    made, wanted = identity_of(Train()) | json.loads(card.read_text())["recipe"], identity_of(config)
+    if other := [k for k in wanted if made[k] != wanted[k]]:
         raise UserError(f"{config.out} was trained with another {other[0]}; delete it, or choose another --out")
     return config.out
 

@@ -20,6 +20,8 @@ from benchmarks.results import Row
 from corrector.environment import environment
 
 HOME = Path(__file__).parent
+PLOT = "../figures/gallery/cost.png"
+"""Where `figures.cost` draws the scaling rows of the README."""
 COLUMNS = ("contestant", "cost", "times", "rows that differ", "timed", "how")
 INTRO = """# Benchmarks
 
@@ -115,7 +117,7 @@ def write_json(path: Path, rows: Sequence[Row], about: Mapping[str, Any], config
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def readme(rows: Sequence[Row], about: Mapping[str, Any], command: str, rounds: int, plot: str) -> str:
+def readme(rows: Sequence[Row], about: Mapping[str, Any], command: str, rounds: int) -> str:
     """The text of README.md."""
     out = [
         INTRO.format(
@@ -128,6 +130,6 @@ def readme(rows: Sequence[Row], about: Mapping[str, Any], command: str, rounds: 
             lines = [f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|"]
             lines += [f"| {' | '.join(_cells(row))} |" for row in group]
             out.append(f"{title.split(': ', 1)[1]}:\n\n" + "\n".join(lines) + "\n")
-        if part == "scaling" and plot:
-            out.append(f"![Cost against coefficients, items, rounds and prefix]({plot})\n")
+        if part == "scaling":
+            out.append(f"![Cost against coefficients, items, rounds and prefix]({PLOT})\n")
     return "\n".join(out)

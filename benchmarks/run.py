@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import torch
 from rich.console import Console
 
-from benchmarks import bed, capture, latency, loop, plot, prefix, report, scaling, sweep
+from benchmarks import bed, capture, latency, loop, prefix, report, scaling, sweep
 from benchmarks.config import BINS, QUICK, Run, check
 from benchmarks.results import Row, Spread
 from corrector.errors import run_cli
@@ -90,12 +90,9 @@ def main(config: Run) -> list[Row]:
     if config.out:
         report.write_json(config.out, rows, about, asdict(config) | {"out": str(config.out)})
     if config.readme:
-        text = report.readme(rows, about, _command(sys.argv[1:]), config.rounds, plot.FILE)
+        text = report.readme(rows, about, _command(sys.argv[1:]), config.rounds)
         (report.HOME / "README.md").write_text(text, encoding="utf-8")
-        scaled = [row for row in rows if row.part == "scaling"]
-        plot.save(
-            plot.draw(scaled, report.clock(about), config.rounds, report.sentence(about)), report.HOME / plot.FILE
-        )
+        print("README.md is written; draw its figure by python -m figures.build cost")
     return rows
 
 

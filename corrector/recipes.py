@@ -49,7 +49,7 @@ class Train:
     steps: int = 5000
     """Optimiser steps."""
     batch: int = 4
-    """Problems a step."""
+    """Problems a step, of all processes together."""
     pool: int = 4000
     """Training questions that rows are drawn from, fewer where the split holds fewer."""
     branches: int = 4
@@ -79,6 +79,22 @@ class Train:
     where the upstream would never write the corrected answer."""
     seed: int = 0
     """Seed of weights and data order."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where it trains; of processes that torchrun or accelerate launch starts, each takes a GPU of its own."""
+    precision: Literal["mixed", "float32", "bfloat16"] = "mixed"
+    """mixed: float32 weights, bfloat16 arithmetic; float32: both; bfloat16: mixed, and LoRA's frozen weights halved."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them: less memory, more time."""
+    accumulate: int = 1
+    """Parts that a process computes its share of a step in, one after the other: less memory, the same gradient."""
+    shard: bool = False
+    """Spread weights, gradients and optimiser state over the processes (FSDP); else each process holds all."""
+    lora_rank: int = 0
+    """Rank of a LoRA adapter, trained in place of the weights of --init (extra `lora`); 0: all weights."""
+    lora_alpha: float = 16.0
+    """The adapter's product is scaled by alpha / rank."""
+    lora_merge: bool = False
+    """Write the whole model, adapter added, in place of the adapter's folder."""
     out: Path = Path()
     """Folder of the finished checkpoint; default runs/train-<recipe or task>."""
     compile: bool = False

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import random
 import shutil
 from dataclasses import asdict, replace
@@ -14,22 +15,27 @@ from typing import Any
 
 import torch
 
+from corrector.distributed import Ranks, joined
 from corrector.draws import answers_hash, counted
 from corrector.errors import UserError, run_cli
 from corrector.heldout import Heldout, variant
 from corrector.heldout import run as measure
+from corrector.lora import Lora, check_lora, with_lora
 from corrector.models import CARD, LanguageModel, load
 from corrector.preference import prefer
 from corrector.prompts import template
 from corrector.recipes import Train, recipe
+from corrector.states import STATE
 from corrector.tasks.base import Problem, Task, data_hash
 from corrector.tokenizers import bpe_tokenizer, word_tokenizer
-from corrector.training import STATE, train
+from corrector.training import train
 
 BESIDE_WEIGHTS = ("out", "save_every", "evaluate")
 """Fields that do not change the weights, so a resumed run may differ in them."""
 TAUGHT = ("unit", "identity", "warmup", "noise")
 """Fields that say which corrections a stream corrector is taught."""
+SIZES = ("device", "precision", "checkpointing", "accumulate", "shard", "lora_rank", "lora_merge")
+"""Fields of the lab's own training loop, which trl's does not read."""
 
 
 def resolve(config: Train) -> Train:
@@ -101,24 +107,44 @@ def run(config: Train) -> Path:
 
 
 def run_resolved(config: Train) -> Path:
-    """Train by a config whose every field counts, save the checkpoint with its card, return its folder."""
+    """Train by a config whose every field counts, save the checkpoint with its card, return its folder.
+
+    Of several processes the first alone writes; the others are done when the training is.
+    """
     _check(config)
     kind = config.makes if config.method == "stream" else config.method
     name = config.recipe or f"{config.task}-{kind}-{config.seed}"
     out = config.out if config.out != Path() else Path("runs") / f"train-{name}"
     work = Path("runs") / f"train-{name}.work" if config.out == Path() else out.with_name(out.name + ".work")
-    task = variant(config.task, config.data, config.opener, config.unit)
-    _guard(work, out, config)
-    lm = load(config.init) if config.init else new_model(config, task)
-    pool = task.problems("train", min(config.pool, task.size("train")))
-    fit = prefer if config.method == "dpo" else train
-    result = fit(lm, task, pool, config, work)
-    save(lm, out, card_of(config, task, lm, pool, result))
+    with joined(config.device) as ranks:
+        _check_ranks(config, ranks)
+        task = variant(config.task, config.data, config.opener, config.unit)
+        _guard(work, out, config, ranks)
+        lm = _start(config, task)
+        lora = with_lora(lm, config)
+        pool = task.problems("train", min(config.pool, task.size("train")))
+        if config.method == "dpo":
+            result = prefer(lm, task, pool, config, work)
+        else:
+            result = train(lm, task, pool, config, work, ranks)
+    if not ranks.first:
+        return out
+    card = card_of(config, task, lm, pool, result) | {"processes": ranks.size}
+    if lora and config.lora_merge:
+        lm, lora = lora.merged(lm), None
+    save(lm, out, card, lora)
     if config.evaluate:
         measure(Heldout(out, config.data, config.evaluate))
     shutil.rmtree(work)
     print(f"wrote {out}")
     return out
+
+
+def _start(config: Train, task: Task) -> LanguageModel:
+    """The model that training starts from: a checkpoint, or one from scratch."""
+    if not config.init:
+        return new_model(config, task)
+    return load(config.init, dtype="bfloat16" if config.precision == "bfloat16" else "float32")
 
 
 def _check(config: Train) -> None:
@@ -132,6 +158,16 @@ def _check(config: Train) -> None:
     for name in ("identity", "warmup", "noise"):
         if not 0 <= (share := getattr(config, name)) <= 1:
             raise UserError(f"{name}={share} is no share; choose --{name} in 0..1")
+    if config.accumulate < 1:
+        raise UserError(f"accumulate={config.accumulate}: choose --accumulate 1 or more")
+    if config.compile and config.shard:
+        raise UserError("compile=True and shard=True were never run together; leave one of them out")
+    other = [name for name in SIZES if getattr(config, name) != getattr(Train(), name)]
+    if config.method == "dpo" and other:
+        raise UserError(
+            f"{other[0]}={getattr(config, other[0])!r} is not for --method dpo, which trl trains; leave it out"
+        )
+    check_lora(config)
     changed = [name for name in TAUGHT if getattr(config, name) != getattr(Train(), name)]
     if changed and (config.method != "stream" or config.role == "upstream"):
         raise UserError(
@@ -139,7 +175,20 @@ def _check(config: Train) -> None:
         )
 
 
-def _guard(work: Path, out: Path, config: Train) -> None:
+def _check_ranks(config: Train, ranks: Ranks) -> None:
+    """Raise UserError for what the processes that there are cannot share."""
+    if config.batch < (parts := ranks.size * config.accumulate):
+        raise UserError(
+            f"batch={config.batch} cannot be cut into {parts} parts ({ranks.size} processes, "
+            f"accumulate={config.accumulate}); choose --batch {parts} or more"
+        )
+    if ranks.size == 1 and config.shard:
+        raise UserError("shard=True and one process; start several by torchrun or accelerate launch, or leave it out")
+    if ranks.size > 1 and config.method == "dpo":
+        raise UserError(f"method='dpo' trains in one process, and there are {ranks.size}; start it by python")
+
+
+def _guard(work: Path, out: Path, config: Train, ranks: Ranks) -> None:
     """Resume only under the config that began, as far as it decides the weights; replace only a checkpoint."""
     if out.exists() and not (out / CARD).is_file():
         raise UserError(f"{out} exists and is no checkpoint with a {CARD}, so it is kept; choose another --out")
@@ -155,8 +204,10 @@ def _guard(work: Path, out: Path, config: Train) -> None:
                 f"{work} holds a half-trained run of another config (other: {', '.join(changed)}); "
                 "delete it, or choose another --out"
             )
-    work.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(now, indent=1))
+    ranks.agree(folder=(work / STATE).is_file())
+    if ranks.first:
+        work.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(now, indent=1))
 
 
 def card_of(
@@ -171,6 +222,18 @@ def card_of(
     if config.method != "stream" or config.role == "corrector":
         draws["answers_hash"] = answers_hash(pool, task, config)
     preference = {k: round(result[k], 4) for k in ("no_preference", "preferred") if k in result}
+    rows = {k: int(result[k]) for k in ("rows", "bare_rows") if math.isfinite(result.get(k, math.nan))}
+    if rows.get("rows", draws["questions"]) != draws["questions"]:
+        raise RuntimeError(f"{rows['rows']} rows were trained of {draws['questions']} that were drawn")
+    organism = not config.init or bool(lm.card.get("model_organism"))
+    if config.lora_rank:
+        rows["trained_parameters"] = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
+        stored = "in float16" if config.lora_merge else "as an adapter in float32"
+        note = f"LoRA of {Path(config.init).name}, rank {config.lora_rank}; stored {stored}."
+    elif organism:
+        note = "A miniature built so that the behaviour exists (a model organism); stored in float16."
+    else:
+        note = f"Trained from {Path(config.init).name}; stored in float16."
     return {
         "recipe": {k: v for k, v in asdict(config).items() if k != "out"} | {"data": Path(config.data).name},
         "role": config.makes,
@@ -180,27 +243,34 @@ def card_of(
         "data_hash": data_hash(sample),
         "minutes": round(result["minutes"], 1),
         **draws,
+        **rows,
         "trained_tokens": int(result["trained_tokens"]),
         **preference,
         "final_loss": round(result["loss"], 4),
         "torch": torch.__version__.split("+")[0],
-        "model_organism": True,
-        "note": "A miniature built so that the behaviour exists (a model organism); stored in float16.",
+        "model_organism": organism,
+        "note": note,
     }
 
 
-def save(lm: LanguageModel, out: Path, card: dict[str, Any]) -> None:
-    """Write model, tokenizer and card; the folder appears whole or not at all.
+def save(lm: LanguageModel, out: Path, card: dict[str, Any], lora: Lora | None = None) -> None:
+    """Write model (or adapter), tokenizer and card; the folder appears whole or not at all.
 
-    Weights are stored as float16 safetensors, and `lm.model` is left rounded to them.
+    The weights of a whole model are stored as float16 safetensors, and `lm.model` is left rounded to them.
     """
     half = out.with_name(out.name + ".part")
     shutil.rmtree(half, ignore_errors=True)
-    lm.model.to(torch.float16).save_pretrained(half)
+    if lora:
+        lora.save(half)
+    else:
+        lm.model.to(torch.float16).save_pretrained(half)
+        lm.model.to(torch.float32)
     lm.tokenizer.save_pretrained(half)
-    lm.model.to(torch.float32)
-    weights = hashlib.sha256((half / "model.safetensors").read_bytes()).hexdigest()[:16]
-    (half / CARD).write_text(json.dumps({**card, "weights_sha256": weights}, indent=1) + "\n")
+    h = hashlib.sha256()
+    for part in sorted(half.glob("*.safetensors")):
+        with part.open("rb") as f:
+            hashlib.file_digest(f, lambda: h)
+    (half / CARD).write_text(json.dumps({**card, "weights_sha256": h.hexdigest()[:16]}, indent=1) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     half.replace(out)
 

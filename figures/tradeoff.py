@@ -5,81 +5,102 @@ Draws tradeoff.png and tradeoff.pdf into a sweep's run folder; `analysis.tradeof
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.tradeoff import COSTS, tradeoff
-from corrector.errors import run_cli
-from figures import style
+from figures import drawn, style
+from figures.drawn import Drawn, Row, point
 
-Row = dict[str, Any]
-WIDTH, ROW = 4.4, 2.9
-"""Inches of a column and of a row of panels; a task has two columns."""
+HEIGHT = 1.95
+"""Inches of a row of panels."""
 COST_LABELS = {"edit_ratio": "edit ratio (edits / characters of last)", "kl": "KL (nats a token)"}
 COLOURS = {"edit_ratio": style.BLUE, "kl": style.ORANGE}
 UNITS = (style.INK, style.BLUE, style.ORANGE, style.GREEN)
+NEAR, LETTER = (0.1, 0.06), 0.022
+"""Shares of a panel's width and height within which points share a label, and of its width that a letter takes."""
 CLASSES = ("copied", "rewritten")
-NOTE = "Miniature (model organism): the figure shows what the lab measures, not how larger correctors behave."
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Draw what steering trades in a sweep's run folder; writes tradeoff.png and tradeoff.pdf into it."""
+class Table:
+    """The plotted data: `analysis.tradeoff.tradeoff`'s numbers by task, and the outcomes that have a front."""
 
-    run: tyro.conf.Positional[Path]
-    """Run folder, such as runs/sweep-1a2b3c4d."""
+    run: str
+    finished: bool
+    tasks: dict[str, Row]
+    outcomes: dict[str, list[str]]
 
 
-def draw(numbers: Row) -> Figure:
-    """Two columns a task: both errors, slopes of items, changes against coefficient 0, a row of fronts an outcome.
-
-    `numbers` are `analysis.tradeoff.tradeoff`'s. The curve of both errors has the gid `roc`, its unsteered point
-    `unsteered`, controls their name; fronts `<cost>/<outcome>`, dominated points `<cost>/<outcome>-dominated`.
-    """
+def table(numbers: Row) -> Table:
+    """The plotted data of `analysis.tradeoff.tradeoff`."""
     tasks: dict[str, Row] = numbers["tasks"]
     outcomes = {task: list(dict.fromkeys(name.split("/")[1] for name in of["pareto"])) for task, of in tasks.items()}
-    n_rows = 2 + max(map(len, outcomes.values()))
+    return Table(numbers["run"], numbers["finished"], tasks, outcomes)
+
+
+def draw(found: Table, width: float = style.PAGE) -> Figure:
+    """Each task's errors, slopes of items, changes against coefficient 0 and a front an outcome and cost.
+
+    The curve of both errors has the gid `roc`, its unsteered point `unsteered`, controls their name; fronts
+    `<cost>/<outcome>`, dominated points `<cost>/<outcome>-dominated`. A page has two columns, a column one.
+    """
     with style.look():
-        figure = Figure(figsize=(2 * WIDTH * len(tasks), ROW * n_rows + 0.9), layout="constrained")
-        cells: Any = figure.add_gridspec(n_rows, 2 * len(tasks))
-        for i, (task, of) in enumerate(tasks.items()):
-            left, right = 2 * i, 2 * i + 1
-            first = figure.add_subplot(cells[0, left])
-            _roc(first, of)
-            _slopes(figure.add_subplot(cells[0, right]), of)
-            _flips(figure.add_subplot(cells[1, left : right + 1]), of["flips"])
-            for row, outcome in enumerate(outcomes[task], start=2):
-                for column, cost in zip((left, right), COSTS, strict=True):
-                    if rows := of["pareto"].get(f"{cost}/{outcome}"):
-                        _front(figure.add_subplot(cells[row, column]), rows, cost, outcome)
-            bold = task.replace(" ", r"\ ").replace("_", r"\_")
-            size = f"{of['n_right']} right, {of['n_wrong']} wrong items" if of["roc"] else f"{of['n_items']} items"
-            loop = "" if of["pareto"] else ", no align loop"
-            first.set_title(f"$\\bf{{{bold}}}$: {size}{loop}", loc="left", pad=36, fontsize=9, color=style.MUTED)
-        _footer(figure, numbers)
+        across = 2 if width >= style.PAGE else 1
+        n_rows = sum(_n_rows(found, task, across) for task in found.tasks)
+        below = (
+            *notes(found),
+            f"Run {found.run}{'' if found.finished else ' (not finished)'}, drawn by figures.tradeoff.",
+        )
+        figure = style.sheet(width, HEIGHT * n_rows + 0.3 * len(found.tasks), below)
+        cells: Any = figure.add_gridspec(n_rows, across)
+        row = 0
+        for task, of in found.tasks.items():
+            _task(figure, cells, row, across, (task, of), found.outcomes[task])
+            row += _n_rows(found, task, across)
     return figure
 
 
-def _roc(ax: Axes, of: Row) -> None:
+def _n_rows(found: Table, task: str, across: int) -> int:
+    return (2 + len(found.outcomes[task])) if across == 2 else 3 + len(found.tasks[task]["pareto"])
+
+
+def _task(figure: Figure, cells: Any, row: int, across: int, named: tuple[str, Row], outcomes: list[str]) -> None:
+    """The panels of a task from a row of the grid on: two beside each other, or all below each other."""
+    task, of = named
+    first = figure.add_subplot(cells[row, 0])
+    second = figure.add_subplot(cells[row, 1] if across == 2 else cells[row + 1, 0])
+    size = f"n = {of['n_right']} right, {of['n_wrong']} wrong items" if of["roc"] else f"n = {of['n_items']} items"
+    _roc(first, of, f"{style.bold(task)}: {size}{'' if of['pareto'] else ', no align loop'}")
+    _slopes(second, of)
+    row += 1 if across == 2 else 2
+    _flips(figure.add_subplot(cells[row, :]), of["flips"], across)
+    keys = [f"{cost}/{outcome}" for outcome in outcomes for cost in COSTS if f"{cost}/{outcome}" in of["pareto"]]
+    for i, key in enumerate(keys):
+        cost, outcome = key.split("/")
+        at = (row + 1 + outcomes.index(outcome), COSTS.index(cost)) if across == 2 else (row + 1 + i, 0)
+        _front(figure.add_subplot(cells[at]), of["pareto"][key], cost, outcome)
+
+
+def _roc(ax: Axes, of: Row, title: str) -> None:
     ax.set_xlabel("false rewrite (edited, of those right)")
     ax.set_ylabel("1 - missed rewrite\n(edited, of those wrong)")
     ax.set_xlim(-0.04, 1.04)
     ax.set_ylim(-0.04, 1.06)
     if not of["roc"]:
         ax.annotate("no labels of right and wrong", (0.5, 0.5), xycoords="axes fraction", ha="center")
+        style.heading(ax, title)
         return
     ax.plot([0, 1], [0, 1], ":", color=style.MUTED, linewidth=0.9, label="edits whatever is right", gid="chance")
     for i, (name, rows) in enumerate(of["controls"].items()):
         x, y = [r["false_rewrite"] for r in rows], [1 - r["missed_rewrite"] for r in rows]
         label = None if i else f"{len(of['controls'])} control{'s' * (len(of['controls']) > 1)}"
-        ax.plot(x, y, ".-", color=style.CONTROL, linewidth=0.8, markersize=4, label=label, gid=name, zorder=1.5)
+        ax.plot(x, y, ".-", color=style.CONTROL, linewidth=0.8, markersize=2.5, label=label, gid=name, zorder=1.5)
     points = of["roc"]
     x, y = [p["false_rewrite"] for p in points], [1 - p["missed_rewrite"] for p in points]
     across = _error(points, "false_rewrite", x)
@@ -90,7 +111,7 @@ def _roc(ax: Axes, of: Row) -> None:
     _label(ax, [p["coef"] for p in points], x, y, (5, -10))
     for p, a, b in zip(points, x, y, strict=True):
         if p["coef"] == 0:
-            ring: Any = {"markersize": 11, "markerfacecolor": "none", "color": style.VERMILLION}
+            ring: Any = {"markersize": 8, "markerfacecolor": "none", "color": style.VERMILLION}
             ax.plot([a], [b], "o", label="unsteered", gid="unsteered", zorder=4, **ring)
     if of["area"]:
         area = of["area"]
@@ -99,9 +120,14 @@ def _roc(ax: Axes, of: Row) -> None:
         )
         text += f"\n{area['over_chance']:+.2f} [{area['over_chance_low']:.2f}, {area['over_chance_high']:.2f}] "
         ax.annotate(
-            text + "over the diagonal", (0.98, 0.04), xycoords="axes fraction", ha="right", fontsize=7.5, gid="area"
+            text + "over the diagonal",
+            (0.98, 0.04),
+            xycoords="axes fraction",
+            ha="right",
+            fontsize=style.SMALL,
+            gid="area",
         )
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, fontsize=7.5).set_in_layout(True)
+    style.heading(ax, title, 2)
 
 
 def _slopes(ax: Axes, of: Row) -> None:
@@ -122,16 +148,16 @@ def _slopes(ax: Axes, of: Row) -> None:
     for name in CLASSES:
         if of["items"][name]:
             text += f"\n{name} unsteered ({of['items'][name]['n']}): mean {of['items'][name]['slope']:.2f}"
-    ax.annotate(text, (0.02, 0.97), xycoords="axes fraction", va="top", fontsize=7.5)
-    ax.set_ylim(top=ax.get_ylim()[1] * 1.25)
-    style.legend_above(ax)
+    ax.annotate(text, (0.02, 0.97), xycoords="axes fraction", va="top", fontsize=style.SMALL)
+    ax.set_ylim(top=ax.get_ylim()[1] * 1.35)
+    style.heading(ax, "", 2)
 
 
-def _flips(ax: Axes, flips: dict[str, list[Row]]) -> None:
+def _flips(ax: Axes, flips: dict[str, list[Row]], across: int) -> None:
     """Bars up: units that did better than at coefficient 0; bars down: worse; in shares of the units."""
     ax.axhline(0, color=style.MUTED, linewidth=0.8)
     ax.set_ylabel("share that did worse | better\nthan at coefficient 0")
-    ax.set_xlabel("coefficient")
+    ax.set_xlabel("coefficient (multiples of the vector)")
     coefs = sorted({r["coef"] for rows in flips.values() for r in rows})
     width = 0.8 / max(len(flips), 1)
     for i, (name, rows) in enumerate(flips.items()):
@@ -142,9 +168,10 @@ def _flips(ax: Axes, flips: dict[str, list[Row]]) -> None:
         ax.bar(at, [-x for x in down], width * 0.92, color=colour, alpha=0.45, gid=f"{name}-worse")
     ax.set_xticks(range(len(coefs)), [f"{c:+g}" for c in coefs])
     ax.grid(visible=False, axis="x")
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(min(bottom, -0.1), max(top, 0.1))
     ax.yaxis.set_major_formatter(lambda share, _: f"{abs(share):.2g}")
-    if flips:
-        ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, fontsize=7.5)
+    style.heading(ax, "", across + 1)
 
 
 def _front(ax: Axes, rows: list[Row], cost: str, outcome: str) -> None:
@@ -161,8 +188,8 @@ def _front(ax: Axes, rows: list[Row], cost: str, outcome: str) -> None:
     ax.margins(0.09, 0.12)
     _label(ax, [r["coef"] for r in rows], x, y, (4, 4))
     ax.set_xlabel(COST_LABELS[cost])
-    ax.set_ylabel(f"loop: {outcome}")
-    style.legend_above(ax)
+    ax.set_ylabel(f"loop: {outcome}\n(mean of an answer)")
+    style.heading(ax, "", 2)
 
 
 def _label(ax: Axes, coefs: list[float], x: list[float], y: list[float], offset: tuple[int, int]) -> None:
@@ -171,16 +198,21 @@ def _label(ax: Axes, coefs: list[float], x: list[float], y: list[float], offset:
     groups: list[list[int]] = []
     for i in range(len(coefs)):
         for group in groups:
-            near = abs(x[i] - x[group[-1]]) < 0.1 * (right - left) and abs(y[i] - y[group[-1]]) < 0.06 * (top - bottom)
-            if near:
+            off = abs(x[i] - x[group[-1]]) / (right - left), abs(y[i] - y[group[-1]]) / (top - bottom)
+            if off[0] < NEAR[0] and off[1] < NEAR[1]:
                 group.append(i)
                 break
         else:
             groups.append([i])
-    for group in groups:
+    placed: list[tuple[float, float]] = []
+    for group in sorted(groups, key=lambda group: x[group[-1]]):
         text = ", ".join(f"{coefs[i]:+g}" if coefs[i] else "0" for i in group)
         at = x[group[-1]], y[group[-1]]
-        ax.annotate(text, at, offset, textcoords="offset points", fontsize=7, gid="coef")
+        start, height = (at[0] - left) / (right - left), (at[1] - bottom) / (top - bottom)
+        covered = any(start < end and abs(height - level) < NEAR[1] for end, level in placed)
+        placed.append((start + LETTER * len(text), height))
+        under = (offset[0], -9 - offset[1]) if covered else offset
+        ax.annotate(text, at, under, textcoords="offset points", fontsize=style.SMALL, gid="coef")
 
 
 def _error(rows: list[Row], name: str, middle: list[float]) -> Any:
@@ -196,22 +228,61 @@ def _hollow(ax: Axes, x: list[float], y: list[float], which: list[bool], colour:
     ax.plot([a for a, _ in at], [b for _, b in at], "o", color=colour, markerfacecolor="white", gid=gid, zorder=3.5)
 
 
-def _footer(figure: Figure, numbers: Row) -> None:
-    sentences = (
+def notes(found: Table) -> tuple[str, ...]:
+    """What the figure must be read with."""
+    return (
         "Crosses: 95 % bootstrap over questions. Hollow above: coefficients outside the usable range, not in the area.",
         "Hollow below: dominated (another coefficient edits no more and does no worse).",
-        f"Run {numbers['run']}{'' if numbers['finished'] else ' (not finished)'}, drawn by figures.tradeoff.",
-        NOTE if any(of["model_organism"] for of in numbers["tasks"].values()) else "",
+        style.MINIATURES if any(of["model_organism"] for of in found.tasks.values()) else "",
     )
-    text = textwrap.fill(" ".join(filter(None, sentences)), width=int(figure.get_figwidth() * 17.5))
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=style.MUTED)
 
 
-def main(config: Draw) -> None:
-    """Draw, and say where the figure is."""
-    for file in style.save(draw(tradeoff(config.run)), config.run, "tradeoff"):
-        print(file)
+def rows(found: Table) -> list[Row]:
+    """The plotted numbers; `coef` tells which dose a point is of."""
+    out: list[Row] = []
+    for task, of in found.tasks.items():
+        for p in of["roc"]:
+            low, high = 1 - p["missed_rewrite_high"], 1 - p["missed_rewrite_low"]
+            ends = {"x_low": p["false_rewrite_low"], "x_high": p["false_rewrite_high"]}
+            at = (p["false_rewrite"], 1 - p["missed_rewrite"], low, high)
+            out.append(point(f"{task}/errors", "roc", *at, n=of["n_right"] + of["n_wrong"], coef=p["coef"], **ends))
+        for name, points in of["controls"].items():
+            for p in points:
+                out.append(point(f"{task}/errors", name, p["false_rewrite"], 1 - p["missed_rewrite"], coef=p["coef"]))
+        if of["items"]:
+            slopes = np.sort(of["items"]["slopes"])
+            at = ((np.arange(len(slopes)) + 0.5) / len(slopes)).tolist()
+            out += [point(f"{task}/items", "slopes", x, y) for x, y in zip(at, slopes.tolist(), strict=True)]
+        for name, flips in of["flips"].items():
+            for r in flips:
+                for side, sign in (("better", 1), ("worse", -1)):
+                    share = sign * r[side] / r["n"]
+                    out.append(point(f"{task}/flips", f"{name}-{side}", r["coef"], share, n=r["n"], coef=r["coef"]))
+        for name, points in of["pareto"].items():
+            for p in points:
+                ends = {"x_low": p["cost_low"], "x_high": p["cost_high"], "on_front": p["on_front"]}
+                at = (p["cost"], p["gain"], p["gain_low"], p["gain_high"])
+                out.append(point(f"{task}/front", name, *at, coef=p["coef"], **ends))
+    return out
+
+
+def build(run: Path, width: float = style.PAGE) -> Drawn:
+    """The figure of a sweep's run folder."""
+    found = table(tradeoff(run))
+    beyond = {task: sum(not p["usable"] for p in of["roc"]) for task, of in found.tasks.items()}
+    dropped = [
+        f"{n} coefficients of {task} outside its usable range: hollow, not in the area" for task, n in beyond.items()
+    ]
+    return Drawn(
+        draw(found, width),
+        rows(found),
+        {f"{name} of {task}": of[f"n_{name}"] for task, of in found.tasks.items() for name in ("items", "questions")},
+        tuple(text for text, n in zip(dropped, beyond.values(), strict=True) if n),
+        f"{drawn.BOOTSTRAP} over questions",
+        drawn.told(f"What steering trades: {', '.join(found.tasks)}.", *notes(found)),
+        drawn.inputs(run, "selection.json"),
+    )
 
 
 if __name__ == "__main__":
-    run_cli(Draw, main, "figures.tradeoff")
+    drawn.cli("tradeoff", build)

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from analysis.dose import dose_statistics
-from analysis.summary import select
-from figures import style
-from figures.dose import Dose, draw, main, table
+from analysis.summary import select, summarise
+from figures import dose, style
+from figures.drawn import Draw, main
 
 COEFS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 N = 24
@@ -63,7 +64,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(run: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    return table(run), dose_statistics(run)
+    return summarise(run), dose_statistics(run)
+
+
+def draw(summary: pd.DataFrame, statistics: dict[str, Any], width: float = style.PAGE) -> Figure:
+    return dose.draw(dose.table(summary, statistics), width)
 
 
 def plotted(ax: Axes) -> dict[str, tuple[list[float], list[float]]]:
@@ -178,7 +183,7 @@ def test_where_coefficient_0_steers_the_unsteered_numbers_are_lines_across(
         assert "unsteered" not in lines and "none" not in lines  # 0 is not marked as unsteered, nor none as a control
     assert plotted(figure.axes[1])["false_rewrite-unsteered"][1] == [0.543, 0.543]
     assert "clamp, gated below at prompt_last, layer 3" in figure.axes[0].get_title(loc="left")
-    assert "midway between the classes" in figure.axes[-1].get_xlabel()
+    assert "midway between the classes" in figure.axes[-1].get_xlabel().replace("\n", " ")
     assert "coefficient 0 of clamp" in figure.get_supxlabel().replace("\n", " ")
     usual = draw(*data)
     assert not any(gid.endswith("-unsteered") for ax in usual.axes for gid in plotted(ax))
@@ -209,7 +214,7 @@ def test_command_draws_the_same_bytes_as_this_process(run: Path) -> None:
     files = [run / name for name in ("figure.png", "figure.pdf", "summary.csv", "statistics.json")]
     first = [file.read_bytes() for file in files]
     assert first[0].startswith(b"\x89PNG") and first[1].startswith(b"%PDF") and b"CreationDate" not in first[1]
-    main(Dose(run))
+    main(Draw(run), dose.reported, "figure")
     assert [file.read_bytes() for file in files] == first
 
 
@@ -225,3 +230,25 @@ def test_no_run_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "figures.dose", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no config.json" in done.stderr
+
+
+def test_panels_of_a_column_stand_below_each_other_and_a_page_holds_one_task_two_by_two(
+    data: tuple[pd.DataFrame, dict[str, Any]],
+) -> None:
+    narrow = draw(*data, style.COLUMN)
+    assert len(narrow.axes) == 9 and {ax.get_subplotspec().colspan.start for ax in narrow.axes} == {0}  # type: ignore[union-attr]
+    summary, statistics = data
+    alone = {**statistics, "tasks": {"dialogue": statistics["tasks"]["dialogue"]}}
+    spans = [ax.get_subplotspec() for ax in draw(select(summary, task="dialogue"), alone).axes]
+    assert [(s.rowspan.start, s.colspan.start, len(s.colspan)) for s in spans if s] == [
+        *[(0, 0, 2), (1, 0, 1), (1, 1, 1), (2, 0, 1), (2, 1, 1)]
+    ]
+
+
+def test_rows_of_the_table_are_what_is_drawn(data: tuple[pd.DataFrame, dict[str, Any]]) -> None:
+    rows = dose.rows(dose.table(*data))
+    lines = plotted(draw(*data).axes[0])
+    for name in ("correction", "random-00", "shuffled", "fit"):
+        mine = [r for r in rows if (r["panel"], r["series"]) == ("dialogue/edit_ratio", name)]
+        assert ([r["x"] for r in mine], [r["y"] for r in mine]) == lines[name]
+    assert not any(r["panel"] == "arithmetic/false_rewrite" for r in rows), "without labels there is no such rate"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from figures.map import draw, grid
+from figures import map as figure_map
 
 COEFS = [-1.0, 0.0, 1.0]
 
@@ -44,20 +44,22 @@ def by_gid(ax):
 
 
 def test_heat_maps_have_the_first_layer_at_the_bottom(numbers):
-    axes = draw(numbers).axes
+    table = figure_map.table(numbers)
+    axes = figure_map.draw(table).axes
     for ax, name in zip(axes[:2], ("edit_ratio", "well_formed"), strict=True):
         mesh = next(c for c in ax.collections if c.get_gid() == name)
-        assert np.asarray(mesh.get_array()).tolist() == grid(numbers, name).tolist()
+        plotted = {"edit_ratio": table.ratio, "well_formed": table.formed}[name]
+        assert np.asarray(mesh.get_array()).tolist() == plotted.tolist()
         assert ax.get_ylim() == (-0.5, 2.5) and [t.get_text() for t in ax.get_yticklabels()] == ["0", "1", "2"]
         assert [t.get_text() for t in ax.get_xticklabels()] == ["-1", "0", "+1"]
-    assert grid(numbers, "edit_ratio")[2].tolist() == pytest.approx([0.7, 1.0, 1.3])
+    assert table.ratio[2].tolist() == pytest.approx([0.7, 1.0, 1.3])
     low, high = axes[0].collections[0].get_clim()
     assert (low + high) / 2 == pytest.approx(1.0) and high == pytest.approx(1.3)
     assert [t.get_text() for t in axes[0].texts if t.get_text().startswith("(")] == ["(1.30)"]
 
 
 def test_slopes_nulls_and_bands(numbers):
-    slope, per_dose = (by_gid(ax) for ax in draw(numbers).axes[2:])
+    slope, per_dose = (by_gid(ax) for ax in figure_map.draw(figure_map.table(numbers)).axes[2:])
     assert slope["slope_ends"] == (pytest.approx([0.1, 0.2, 0.3]), [0, 1, 2])
     assert slope["null"] == (pytest.approx([0.05, -0.02] * 3), [0, 0, 1, 1, 2, 2])
     assert slope["band-0-1"] == ([0.25, 0.25], [-0.25, 1.25])
@@ -67,10 +69,10 @@ def test_slopes_nulls_and_bands(numbers):
 
 
 def test_title_and_footer_say_whose_map_it_is(numbers):
-    figure = draw(numbers)
-    title, footer = figure.get_suptitle(), figure.get_supxlabel()
+    figure = figure_map.draw(figure_map.table(numbers))
+    title, footer = figure.get_suptitle().replace("\n", " "), figure.get_supxlabel()
     assert (
-        "toy, toy-0: lat read at last, add at output, 9 items of 8 questions, fitted on short, measured on long"
+        "toy, toy-0: lat read at last, add at output, n = 9 items of 8 questions, fitted on short, measured on long"
         in title
     )
     assert "map-0a1b" in footer and "odel organism" in footer and "validation" in footer

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from corrector.errors import UserError
-from figures.scan import KINDS, VARIANTS, Scan, Table, draw, main, table
+from figures.drawn import Draw, main
+from figures.scan import KINDS, VARIANTS, Table, draw, reported, table
 
 LAYERS, TOKENS = 4, 7
 NAMES = ("runs/first", "second")
@@ -150,10 +151,10 @@ def test_curves_bands_chance_and_layers(figure: Figure) -> None:
 
 
 def test_headings_and_footer_name_corrector_n_run_and_model_organism(figure: Figure) -> None:
-    texts = [t.get_text() for ax in figure.axes for t in ax.texts]
-    assert "first" in texts and "second" in texts and "dialogue: diff_means at prompt_last" in texts
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert "copy, 20 items" in titles and "correction, 21 items" in titles
+    assert titles[0].startswith(r"$\bf{first}$, dialogue") and titles[7].startswith(r"$\bf{second}$")
+    assert titles[0].endswith("copy, z, n = 20") and "correction, published, n = 21" in titles
+    assert "diff_means at prompt_last" in figure.get_supxlabel().replace("\n", " ")
     footer = figure.get_supxlabel()
     assert "scan-0a1b2c3d" in footer and "odel organism" in footer and "n = 300; 300" in footer.replace("\n", " ")
 
@@ -188,12 +189,12 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_same_run_gives_the_same_bytes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [run / name for name in ("figure.png", "figure.pdf", "summary.json")]
-    main(Scan(run))
+    main(Draw(run), reported, "figure")
     said = capsys.readouterr().out
     first = [file.read_bytes() for file in files]
     assert first[0].startswith(b"\x89PNG") and first[1].startswith(b"%PDF") and b"CreationDate" not in first[1]
     assert "figure.png" in said and "copy/rewrite" in said
-    main(Scan(run))
+    main(Draw(run), reported, "figure")
     assert [file.read_bytes() for file in files] == first
 
 

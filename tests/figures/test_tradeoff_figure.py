@@ -2,7 +2,7 @@
 
 import pytest
 
-from figures.tradeoff import draw
+from figures import tradeoff
 
 COEFS = (-1.0, 0.0, 1.0)
 
@@ -50,7 +50,7 @@ def lines(ax):
 
 
 def test_both_errors(numbers):
-    figure = draw(numbers)
+    figure = tradeoff.draw(tradeoff.table(numbers))
     plotted = lines(figure.axes[0])
     assert plotted["roc"] == ([0.1, 0.2, 0.8], pytest.approx([0.1, 0.7, 1.0]))
     assert plotted["unsteered"] == ([0.2], pytest.approx([0.7])) and plotted["unusable"] == ([0.8], [1.0])
@@ -62,7 +62,7 @@ def test_both_errors(numbers):
 
 
 def test_slopes_are_sorted_and_flips_go_both_ways(numbers):
-    axes = draw(numbers).axes
+    axes = tradeoff.draw(tradeoff.table(numbers)).axes
     plotted = lines(axes[1])
     assert plotted["slopes"][1] == [-0.5, 1.0, 1.0] and plotted["mean"][1] == [0.5, 0.5]
     assert any(t.get_text().startswith("33%") for t in axes[1].texts)
@@ -71,7 +71,7 @@ def test_slopes_are_sorted_and_flips_go_both_ways(numbers):
 
 
 def test_fronts_join_what_is_not_dominated(numbers):
-    plotted = lines(draw(numbers).axes[3])
+    plotted = lines(tradeoff.draw(tradeoff.table(numbers)).axes[3])
     assert plotted["edit_ratio/correct"] == ([0.5, 1.0], [0.2, 0.6])
     assert plotted["edit_ratio/correct-dominated"] == ([2.0], [0.4])
 
@@ -79,12 +79,12 @@ def test_fronts_join_what_is_not_dominated(numbers):
 def test_points_that_coincide_share_a_label(numbers):
     rows = numbers["tasks"]["toy_1"]["pareto"]["edit_ratio/correct"]
     rows[1] |= {"cost": 0.51, "gain": 0.2}
-    labels = [t.get_text() for t in draw(numbers).axes[3].texts if t.get_gid() == "coef"]
+    labels = [t.get_text() for t in tradeoff.draw(tradeoff.table(numbers)).axes[3].texts if t.get_gid() == "coef"]
     assert labels == ["-1, 0", "+1"]
 
 
 def test_what_is_missing_is_said_and_not_drawn(numbers):
-    figure = draw(numbers)
+    figure = tradeoff.draw(tradeoff.table(numbers))
     bare = figure.axes[4:]
     assert "no align loop" in bare[0].get_title(loc="left") and len(bare) == 3
     for ax, text in zip(bare, ("no labels", "fewer than 2 usable", ""), strict=True):

@@ -17,7 +17,8 @@ from corrector.decoding import Output
 from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel
 from corrector.tasks.base import Example, Pair, Problem, Step, Task
-from figures.scan import main as draw
+from figures.drawn import Draw
+from figures.drawn import main as draw
 from probes import contrasts, scan
 from probes.scan import Scan, run
 from probes.scanning import measure as module
@@ -281,7 +282,7 @@ def test_another_configuration_does_not_touch_a_run(two, stage, tmp_path):
 def test_tables_and_figure_are_drawn_from_the_run(two, tmp_path, capsys):
     out, _ = two
     shutil.copytree(out, tmp_path / "drawn")
-    draw(figures.scan.Scan(tmp_path / "drawn"))
+    draw(Draw(tmp_path / "drawn"), figures.scan.reported, "figure")
     said = capsys.readouterr().out
     assert "figure.png" in said and "copy/rewrite" in said
     assert (tmp_path / "drawn" / "figure.png").read_bytes().startswith(b"\x89PNG")
