@@ -145,6 +145,10 @@ def _drawn(found: Table, width: float = style.PAGE) -> Drawn:
     """The figure of its table, with all that is said of it."""
     tasks = found.statistics["tasks"]
     n = {f"{name} of {task}": of[f"n_{name}"] for task, of in tasks.items() for name in ("items", "questions")}
+    for task in tasks:
+        loop: Any = select(found.summary, task=task).get("n_problems")
+        if loop is not None and loop.notna().any():
+            n[f"problems of {task}"] = int(loop.max())
     beyond = {task: len({*select(found.summary, task=task)["coef"]} - {*of["usable"]}) for task, of in tasks.items()}
     titles = [f"{', '.join([task, *setting(of)])}: {of['reason']}." for task, of in tasks.items()]
     return Drawn(

@@ -76,8 +76,9 @@ def made_with() -> dict[str, str]:
 
 def entry(listed: Listed, drawn: Drawn, root: Path) -> Row:
     """What the manifest says of a figure before its files are written: data, code and words, with their hashes."""
-    code = (listed.module.replace(".", "/") + ".py", SHARED)
-    here = Path(__file__).parents[1]
+    here, name = Path(__file__).parents[1], listed.module.rpartition(".")[2]
+    parts = sorted(f"figures/{file.name}" for file in (here / "figures").glob(f"{name}_*.py"))
+    code = (f"figures/{name}.py", *parts, SHARED)
     return {
         "module": listed.module,
         "shows": listed.shows,
