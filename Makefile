@@ -34,6 +34,11 @@ figures: $(READY)
 	@for run in runs/sweep-*; do [ -f "$$run/DONE" ] || continue; \
 	  $(PY) -m figures.dose "$$run" || exit 1; done
 
+## whether figures/gallery and the numbers quoted in README and docs are what the shipped runs give
+check: $(READY)
+	$(PY) -m figures.build --check
+	$(PY) -m figures.quoted --check
+
 ## retrain every shipped reference, one after the other (hours on one core: the cards say minutes; gsm8k needs DATA=folder)
 reference: $(READY)
 	$(PY) -m corrector.reference $(if $(DATA),--data $(DATA))

@@ -103,6 +103,7 @@ def dose_findings(runs: Sequence[Path]) -> list[Found]:
             n, nulls = of["n_questions"], f"{of['n_null']} null directions"
             slope = f"layer {of['layers'][0]}, chosen on validation; R2 of a line {_or_none(of['r2'])}"
             out.append(Found(f"{task}/dose/slope", corrector, of["slope"], of["slope_low"], of["slope_high"], n, slope))
+            out.append(Found(f"{task}/dose/r2", corrector, of["r2"], None, None, n, "of a line through the means"))
             if of["ratio"] is not None:
                 p = f"times the steepest of {nulls}, p {of['p']:.2g}, least possible {of['p_least']:.2g}"
                 holds = bool(of["steers"]) and of["p"] <= 0.05

@@ -1,7 +1,8 @@
 """Every experiment of the paper by one command, and the table of its claims: `python -m analysis.paper`.
 
 Runs each step of STEPS as its own command into `<out>/<name>` (a finished one is kept, a stopped one goes on) and
-writes `<out>/paper.md`. With --shipped nothing is run: docs/paper.md is written from the runs that ship with the lab.
+writes `<out>/paper.md` and its numbers, `paper.csv`. With --shipped nothing is run: docs/paper.md and docs/paper.csv
+are written from the runs that ship with the lab.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from analysis.claims import findings, judge
-from analysis.verdicts import document
+from analysis.verdicts import document, table_of
 from corrector.errors import UserError, run_cli
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +80,7 @@ class Paper:
     """Rerun the paper's experiments and print the table of its claims; the same command again resumes."""
 
     out: Path = Path("runs/paper")
-    """Folder of the run folders, their logs, and paper.md."""
+    """Folder of the run folders, their logs, paper.md and paper.csv."""
     only: tuple[str, ...] = ()
     """Steps by the beginning of their names; empty: all."""
     jobs: int = 0
@@ -150,6 +151,7 @@ def _write(folders: Sequence[Path], file: Path) -> None:
     found = findings(folders)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(document(folders, found), encoding="utf-8")
+    file.with_suffix(".csv").write_text(table_of(found), encoding="utf-8")
     table = Table("figure", "claim", "paper", "same sign", "significant", "verdict")
     for v in judge(found):
         n = len(v.found)

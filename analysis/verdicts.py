@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,18 @@ def document(runs: Iterable[Path], found: dict[str, list[Found]]) -> str:
     rest = {key: of for key, of in found.items() if key not in used}
     parts += [_others(rest), _sources(sorted(f for f in runs if kind_of(f)))]
     return "\n".join(part for part in parts if part)
+
+
+def table_of(found: Mapping[str, Sequence[Found]]) -> str:
+    """All findings as CSV, six digits: what README and docs may quote (`figures.quoted`)."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["key", "subject", "value", "low", "high", "n", "holds"])
+    for key, of in sorted(found.items()):
+        for f in of:
+            numbers = ["" if x is None else f"{x:.6g}" for x in (f.value, f.low, f.high)]
+            writer.writerow([key, f.subject, *numbers, f.n, "" if f.holds is None else str(f.holds).lower()])
+    return out.getvalue()
 
 
 def _table(verdicts: Sequence[Verdict]) -> str:

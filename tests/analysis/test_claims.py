@@ -7,7 +7,7 @@ import pytest
 from analysis.claims import CLAIMS, Claim, Verdict, findings, judge
 from analysis.found import Found
 from analysis.paper import DOCUMENT, SHIPPED, STEPS
-from analysis.verdicts import document
+from analysis.verdicts import document, table_of
 
 UP = Claim("1", "it rises", "+1", "key")
 DOWN, SAME = Claim("1", "it falls", "-1", "key", -1), Claim("1", "no change", "0", "key", 0)
@@ -71,7 +71,9 @@ def test_every_claim_is_measured_by_a_shipped_run(measured):
 
 
 def test_the_document_is_what_the_shipped_runs_give(shipped, measured):
-    assert DOCUMENT.read_text(encoding="utf-8") == document(shipped, measured), "run python -m analysis.paper --shipped"
+    cure = "run python -m analysis.paper --shipped"
+    assert DOCUMENT.read_text(encoding="utf-8") == document(shipped, measured), cure
+    assert DOCUMENT.with_suffix(".csv").read_text(encoding="utf-8") == table_of(measured), cure
 
 
 def test_every_step_of_the_paper_ships_its_run_under_its_name(shipped):
