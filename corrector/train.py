@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from corrector.distributed import Ranks, joined
+from corrector.distributed import Ranks, joined, leave
 from corrector.draws import answers_hash, counted
 from corrector.errors import UserError, run_cli
 from corrector.heldout import Heldout, variant
@@ -277,3 +277,4 @@ def save(lm: LanguageModel, out: Path, card: dict[str, Any], lora: Lora | None =
 
 if __name__ == "__main__":
     run_cli(Train, run_resolved, "corrector.train", given_recipe)
+    leave()
