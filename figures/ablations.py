@@ -25,8 +25,9 @@ LINE, CURVES, EXTRA = 0.17, 1.9, 0.62
 """Inches of a variant's line, of a panel of curves, and of axis and title of each row of panels."""
 NOTE = (
     "Large: mean over training seeds, bar: 95 % bootstrap over seeds and problems; small: each training seed. Dashed: "
-    "the base. Gains are over the upstream alone on the same problems. Curves: the corrector acts on the first k "
-    "sentences (continue: and then finishes the answer), bands: 95 % bootstrap over problems."
+    "the base. False rewrites: share of right sentences edited; missed: of wrong ones copied. Gains are over the "
+    "upstream alone on the same problems. Curves: the corrector acts on the first k sentences (continue: and then "
+    "finishes the answer), bands: 95 % bootstrap over problems."
 )
 COLOURS = {
     **{"base": style.INK, "identity": style.VERMILLION, "warm-up": style.ORANGE, "noise": style.PURPLE},
@@ -35,12 +36,12 @@ COLOURS = {
 CURVE_COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILLION)
 LABELS = {
     "edit_ratio": "edit ratio",
-    "false_rewrite": "false rewrites (of right sentences)",
-    "missed_rewrite": "missed rewrites (of wrong ones)",
+    "false_rewrite": "false rewrites",
+    "missed_rewrite": "missed rewrites",
     "valid": "valid corrections",
-    AUROC: "AUROC of copy or rewrite, diff_means",
-    SLOPE: "slope of the edit ratio along it",
-    RANDOM: "slope, steepest random direction",
+    AUROC: "AUROC of the direction",
+    SLOPE: "edit ratio a coefficient",
+    RANDOM: "the same, steepest random",
     LENGTH: "tokens of the answer",
 }
 """What a panel shows; outcomes of the loop have their own names. Other measures are in the table only."""
@@ -77,11 +78,11 @@ def table(numbers: Row) -> Table:
 
 
 def rows_of(found: Table, across: int) -> list[list[tuple[str, str]]]:
-    """The keys of the panels row by row, so many each: a base's measures together, then the curves."""
+    """The keys of the panels row by row, so many each: a base's measures together, then the curves, which are wider."""
     rows: list[list[tuple[str, str]]] = []
     for base in dict.fromkeys(base for base, _ in found.panels):
         rows += style.cut([key for key in found.panels if key[0] == base], across)
-    return rows + style.cut([*found.curves], across)
+    return rows + style.cut([*found.curves], max(1, across - 1))
 
 
 def draw(found: Table, width: float = style.PAGE) -> Figure:
@@ -91,11 +92,13 @@ def draw(found: Table, width: float = style.PAGE) -> Figure:
     heights = [EXTRA + (LINE * _lines(found, row) if row[0] in found.panels else CURVES - EXTRA) for row in rows]
     with style.look():
         figure = style.sheet(width, sum(heights), (NOTE, *_below(found)))
-        cells: Any = figure.add_gridspec(len(rows), across, height_ratios=heights)
+        wide = max(1, across - 1)
+        cells: Any = figure.add_gridspec(len(rows), across * wide, height_ratios=heights)
         for i, row in enumerate(rows):
             names = [p["name"] for p in max((found.panels.get(key, []) for key in row), key=len)]
             for j, key in enumerate(row):
-                ax = figure.add_subplot(cells[i, j])
+                span = wide if key in found.panels else across
+                ax = figure.add_subplot(cells[i, j * span : (j + 1) * span])
                 if key in found.panels:
                     _panel(ax, found, key, names, labelled=j == 0)
                 else:

@@ -51,7 +51,7 @@ FIGURES = (
     *_of(tradeoff.build, "false against missed rewrites, Pareto fronts", *SEEDS, SIZES[-1], stem="tradeoff"),
     *_of(scan.build, "Figure 9", "scan-dialogue", "scan-arithmetic", "scan-aligner"),
     *_of(map.build, "layer x coefficient map", "map-dialogue-0"),
-    *_of(ablations.build, "ablations", "ablations-dialogue", awaited=True),
+    *_of(ablations.build, "ablations", "ablations-dialogue"),
     *_of(probes.build, "probe grid", "probes-dialogue-0", "probes-arithmetic-l"),
     *_of(transfer.build, "transfer table", "transfer-dialogue"),
     Listed("cost", cost.build, "benchmarks", "benchmark"),

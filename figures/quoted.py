@@ -6,7 +6,8 @@ A quoted number has its source behind it, in a comment that a reader does not se
     2.88<!--dose-dialogue-0; dialogue/edit_ratio; correction; 2-->    a figure of the gallery: panel, series, x
 
 The subject may be left out where a finding has one. A last `; n` or `; x` takes that number instead of the value.
-A number keeps the decimals that it is written with, and its interval where it is written with one.
+A number keeps the decimals that it is written with, and its interval where it is written with one. A comment that
+begins with a blank is no source.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Number = dict[str, float | None]
 Source = tuple[str, ...]
 """Cells of the comment."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
-QUOTE = re.compile(rf"({NUMBER})( \[({NUMBER}), ({NUMBER})\])?<!--([^<>]*)-->")
-COMMENT = re.compile(r"<!--[^<>]*-->")
+QUOTE = re.compile(rf"({NUMBER})( \[({NUMBER}), ({NUMBER})\])?<!--(?! )([^<>]*)-->")
+COMMENT = re.compile(r"<!--(?! )[^<>]*-->")
 CELLS = {"value": "y", "low": "low", "high": "high", "n": "n", "x": "x"}
 """Fields of a number, and their columns in the gallery's tables."""
 FOUND = ROOT / "docs" / "paper.csv"
