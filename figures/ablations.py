@@ -151,7 +151,7 @@ def _curve(ax: Axes, key: tuple[str, str], of: dict[str, list[Row]]) -> None:
     ax.set_xlabel("corrected rounds k")
     ax.set_ylabel(LABELS[LENGTH])
     n = next(iter(of.values()))[0]["n"]
-    style.heading(ax, f"{style.bold(task)}, {mode}, n = {n} problems", 2)
+    style.heading(ax, f"{style.bold(task)}, {mode}, n = {n}", 2)
 
 
 def rows(found: Table) -> list[Row]:

@@ -34,7 +34,7 @@ def test_axes_say_what_they_show_of_how_many(run):
     assert all(ax.get_xlabel() for ax in figure.axes) and all("n = " in title for title in titles)
     names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert names == ["base", "identity 0"]
-    foot = figure._supxlabel.get_text()
+    foot = " ".join(figure._supxlabel.get_text().split())
     assert "Run run, drawn by figures.ablations" in foot and "rounds" in foot and "model organisms" in foot
 
 

@@ -19,7 +19,7 @@ LIMIT = 3e6
 THERE = [figure for figure in FIGURES if not figure.awaited or (ROOT / figure.run).exists()]
 FIRST = [next(figure for figure in THERE if figure.module == name) for name in dict.fromkeys(f.module for f in THERE)]
 """A figure of each module."""
-BY_ROW = ("figures.scan", "figures.methods", "figures.probes", "figures.sizes", "figures.transfer")
+BY_ROW = ("figures.ablations", "figures.scan", "figures.methods", "figures.probes", "figures.sizes", "figures.transfer")
 """Modules whose axes are labelled once a row or column, and rows by their names."""
 GUIDES = ("chance", "mean", "band", "prompt-end")
 """Lines that stand for no numbers of their own, or for numbers along the other axis."""
