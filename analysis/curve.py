@@ -34,7 +34,7 @@ from analysis.lines import (
 )
 from analysis.nulls import is_null
 from analysis.sentences import sentence_line
-from analysis.summary import CORRECTION, UPSTREAM, load_records, outcomes, select, summarise
+from analysis.summary import CORRECTION, UPSTREAM, Records, load_records, outcomes, select, summarise
 from corrector.canonical import canonical
 from corrector.errors import run_cli
 
@@ -57,40 +57,51 @@ class Curve:
 
 
 def report(run: str | Path, console: Console | None = None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Summarise a run, write summary.csv and statistics.json, print one table and one verdict a task."""
+    """Print a run (see `tell`), and write summary.csv and statistics.json into it."""
+    table, statistics = tell(run, console or Console())
+    table.to_csv(Path(run) / "summary.csv", index=False, float_format="%.6g", lineterminator="\n")
+    (Path(run) / "statistics.json").write_text(canonical(statistics), encoding="utf-8")
+    return table, statistics
+
+
+def tell(run: str | Path, console: Console) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Summarise a run and print one table and one verdict a task; nothing is written."""
     records = load_records(run)
     table = summarise(records)
     statistics = dose_statistics(records, table)
-    table.to_csv(records.run / "summary.csv", index=False, float_format="%.6g", lineterminator="\n")
-    (records.run / "statistics.json").write_text(canonical(statistics), encoding="utf-8")
-    console = console or Console()
     console.width = max(console.width, WIDTH)  # a narrower table would lose digits without a word
     for task, numbers in statistics["tasks"].items():
         console.print()
         console.print(task_table(table, task, numbers))
-        mine = select(table, task=task)
-        for text in (
-            condition_line(numbers.get("condition"), select(mine, direction=CORRECTION)),
-            unsteered_line(mine),
-            statistics_line(numbers),
-            controls_line(numbers),
-            shuffled_line(numbers),
-            prompts_line(mine),
-            absent_line(records.setting(task, "controls"), records.setting(task, "unreached")),
-            collapse_line(select(mine, direction=CORRECTION)),
-            gate_line(records.setting(task, "gate")),
-            sentence_line(numbers.get("sentences", {})),
-            *changes_lines(numbers["loop"]),
-            *improvement_lines(numbers["improvement"]),
-        ):
-            if text:
-                console.print(Text(text))
+        for text in told(records, table, task, numbers):
+            console.print(Text(text))
         console.print(verdict_line(task, numbers))
     if miniatures := [task for task, numbers in statistics["tasks"].items() if numbers["model_organism"]]:
         console.print(Text(f"\n{' and '.join(miniatures)}: {MINIATURE}", style="dim"))
     if not statistics["finished"]:
         console.print(Text("The run is not finished: these are the rows so far.", style="yellow"))
     return table, statistics
+
+
+def told(records: Records, table: pd.DataFrame, task: str, numbers: dict[str, Any]) -> list[str]:
+    """What is said below a task's table, a sentence a line, without those that have nothing to say."""
+    mine = select(table, task=task)
+    steered = select(mine, direction=CORRECTION)
+    lines = (
+        condition_line(numbers.get("condition"), steered),
+        unsteered_line(mine),
+        statistics_line(numbers),
+        controls_line(numbers),
+        shuffled_line(numbers),
+        prompts_line(mine),
+        absent_line(records.setting(task, "controls"), records.setting(task, "unreached")),
+        collapse_line(steered),
+        gate_line(records.setting(task, "gate")),
+        sentence_line(numbers.get("sentences", {})),
+        *changes_lines(numbers["loop"]),
+        *improvement_lines(numbers["improvement"]),
+    )
+    return [line for line in lines if line]
 
 
 def task_table(table: pd.DataFrame, task: str, numbers: dict[str, Any]) -> Table:

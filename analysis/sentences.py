@@ -49,9 +49,10 @@ def sentence_line(dose: dict[str, Any]) -> str:
         if found := dose.get(name):
             ends = [found["edit_ratio"][i] for i in (0, -1)]
             r2 = "" if found["r2"] is None else f", R2 {found['r2']:.2f}"
+            within = "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
             told.append(
                 f"{words}: edit ratio {ends[0]['mean']:.2f} at {ends[0]['coef']:+g} to {ends[1]['mean']:.2f} at "
-                f"{ends[1]['coef']:+g}, slope {found['slope']:.2f} [{found['low']:.2f}, {found['high']:.2f}]{r2} "
+                f"{ends[1]['coef']:+g}, slope {found['slope']:.2f}{within}{r2} "
                 f"({found['n']} problems)"
             )
     return f"On the upstream's own sentences: {'; '.join(told)}." if told else ""

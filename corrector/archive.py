@@ -16,7 +16,7 @@ import tyro
 
 from corrector.errors import UserError, run_cli
 
-DERIVED = (".png", ".pdf", ".csv", ".lock", ".tmp")
+DERIVED = (".png", ".pdf", ".csv", ".html", ".lock", ".tmp")
 """What the run's commands make again from its rows."""
 
 

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import Levenshtein
 
@@ -36,9 +36,22 @@ def diff(last: Sequence[str], correction: Sequence[str]) -> list[Part]:
     The `last` of all parts joined is `last`, and the `correction` of all parts joined is `correction`.
     """
     return [
-        Part(op, tuple(last[a:b]), tuple(correction[c:d]))
+        Part(cast(Kind, op), tuple(last[a:b]), tuple(correction[c:d]))
         for op, a, b, c, d in Levenshtein.opcodes(list(last), list(correction))
     ]
+
+
+def joined(parts: Sequence[Part]) -> list[Part]:
+    """The same diff with changes that stand side by side as one `replace`, which reads as one rewording."""
+    out: list[Part] = []
+    for part in parts:
+        if out and part.kind != "equal" and out[-1].kind != "equal":
+            last, correction = out[-1].last + part.last, out[-1].correction + part.correction
+            kind: Kind = "replace" if last and correction else part.kind
+            out[-1] = Part(kind, last, correction)
+        else:
+            out.append(part)
+    return out
 
 
 def marked(parts: Sequence[Part]) -> str:

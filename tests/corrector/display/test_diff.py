@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import Levenshtein
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corrector.display.diff import Part, diff, marked, words
+from corrector.display.diff import Part, diff, joined, marked, words
 
 tokens = st.lists(st.sampled_from(["a", " b", "<", "&", " c"]), max_size=8)
 
@@ -34,6 +35,17 @@ def test_kinds_are_named_by_what_changed() -> None:
         Part("equal", (" c",), (" c",)),
         Part("insert", (), (" d",)),
     ]
+
+
+@given(tokens, tokens)
+def test_joined_changes_lose_nothing_and_never_stand_side_by_side(last: list[str], correction: list[str]) -> None:
+    parts = joined(diff(last, correction))
+    assert [t for p in parts for t in p.last] == last
+    assert [t for p in parts for t in p.correction] == correction
+    assert all("equal" in (a.kind, b.kind) for a, b in pairwise(parts))
+    for part in parts:
+        kind = {(True, True): "replace", (True, False): "delete", (False, True): "insert"}
+        assert part.kind in ("equal", kind[bool(part.last), bool(part.correction)])
 
 
 @given(st.text(alphabet="ab <>&\"'/script", max_size=30), st.text(alphabet="ab <>&\"'/script", max_size=30))

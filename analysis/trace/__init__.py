@@ -1,0 +1,1 @@
+"""The trace page: one HTML file of a run, with its dose curves, rows, diffs and projections of tokens."""
