@@ -8,7 +8,7 @@ COEF ?= -2 -1 0 1 2
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: sweep test check lint paper figures reference clean
+.PHONY: sweep test check lint paper figures notebooks reference clean
 
 ## the main job: a steered sweep of both embedded tasks, with table and figure
 sweep: $(READY)
@@ -38,6 +38,10 @@ figures: $(READY)
 check: $(READY)
 	$(PY) -m figures.build --check
 	$(PY) -m figures.quoted --check
+
+## execute the notebooks and write their outputs (about ten minutes)
+notebooks: $(READY)
+	$(PY) tests/notebooks/executed.py
 
 ## retrain every shipped reference, one after the other (hours on one core: the cards say minutes; gsm8k needs DATA=folder)
 reference: $(READY)

@@ -128,10 +128,15 @@ def _corrected(places: list[Row]) -> list[float | None]:
 
 
 def report(run: str | Path, console: Console | None = None) -> Row:
-    """Write map.json, print the map, the bands and a verdict; returns what was written."""
-    numbers = map_statistics(run)
+    """Print a map (see `tell`) and write map.json; returns what was written."""
+    numbers = tell(run, console or Console())
     (Path(run) / "map.json").write_text(canonical(numbers), encoding="utf-8")
-    console = console or Console()
+    return numbers
+
+
+def tell(run: str | Path, console: Console) -> Row:
+    """Print the map, the bands and a verdict; nothing is written."""
+    numbers = map_statistics(run)
     console.width = max(console.width, WIDTH)  # a narrower table would lose digits without a word
     how = f"{numbers['method']} at {numbers['span']}{conditions(numbers)}"
     console.print(f"{numbers['task']}, {numbers['corrector']}: {how}", markup=False)

@@ -213,9 +213,12 @@ def report(runs: Sequence[str | Path], console: Console | None = None) -> tuple[
         summary = {"run": folder.resolve().name, "finished": (folder / "DONE").exists(), **own}
         text = canonical(to_plain(summary, "summary", SIGNIFICANT_DIGITS))
         (folder / "summary.json").write_text(text, encoding="utf-8")
-    curves = [c for rows in by_run.values() for c in rows]
+    return tell([c for rows in by_run.values() for c in rows], console or Console())
+
+
+def tell(curves: Sequence[Row], console: Console) -> tuple[list[Row], list[Verdict]]:
+    """Print one table over curves that `load_curves` read, and the verdicts; nothing is written."""
     lines, found = [*map(table_row, curves)], verdicts(curves)
-    console = console or Console()
     console.width = max(console.width, WIDTH)  # a narrower table would lose digits without a word
     console.print(onset_table(lines))
     for verdict in found:

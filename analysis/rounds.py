@@ -169,14 +169,18 @@ def _modes(
 
 
 def report(run: str | Path, console: Console | None = None) -> Row:
-    """Write summary.csv and statistics.json, print a table a corrector and mode and the findings."""
-    numbers = rounds_statistics(run)
-    folder = Path(run)
+    """Print a run (see `tell`), and write summary.csv and statistics.json into it."""
+    numbers, folder = tell(run, console or Console()), Path(run)
     table = pd.DataFrame(numbers["points"])
     table["k"] = [told(k) for k in (p["k"] for p in numbers["points"])]
     table.to_csv(folder / "summary.csv", index=False, float_format="%.6g", lineterminator="\n")
     (folder / "statistics.json").write_text(canonical(numbers), encoding="utf-8")
-    console = console or Console()
+    return numbers
+
+
+def tell(run: str | Path, console: Console) -> Row:
+    """Print a table a corrector and mode and the findings; nothing is written."""
+    numbers = rounds_statistics(run)
     console.width = max(console.width, WIDTH)  # a narrower table would lose digits without a word
     for key in dict.fromkeys((p["task"], p["corrector"], p["mode"]) for p in numbers["points"]):
         console.print(_table(key, [p for p in numbers["points"] if (p["task"], p["corrector"], p["mode"]) == key]))

@@ -6,11 +6,13 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`corrector.load` and `corrector.align` (a callable module) on first use: reading records needs no torch."""
+    """`load`, `correct` and `align` (a callable module) on first use: reading records needs no torch."""
     import importlib
 
     if name == "align":
         return importlib.import_module("corrector.align")
+    if name == "correct":
+        return importlib.import_module("corrector.correction").correct
     if name == "load":
         return importlib.import_module("corrector.models").load
     raise AttributeError(f"module 'corrector' has no attribute {name!r}")

@@ -10,17 +10,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from rich.console import Console
+from rich.table import Table
+
 from corrector import tasks
 from corrector.decoding import EVERY, Trick, Tricks
 from corrector.endpoint import Traffic, traffic_line
 from corrector.errors import UserError, run_cli
 from corrector.kept import Kept
 from corrector.loop import Alignment, Mode, Round, align
-from corrector.models import load
+from corrector.memory import check_fits
+from corrector.memory.loops import looping
+from corrector.models import LanguageModel, load
 from corrector.records import RunFolder, default_name
 from corrector.statistics import bootstrap_mean
-from corrector.tasks.base import Split
-from corrector.upstreams import Served, ServerUpstream, upstream_of
+from corrector.tasks.base import Problem, Split, Task
+from corrector.upstreams import Served, ServerUpstream, Upstream, upstream_of
 
 __all__ = ["Align", "Alignment", "Round", "align", "run", "show"]
 
@@ -84,6 +89,8 @@ def run(config: Align) -> list[dict[str, Any]]:
     out = Path("runs") / default_name("align", config) if config.out == Path() else config.out
     upstream = upstream_of(config, task, problems, Kept(out / "replies"))
     with RunFolder(out, config, config.device) as folder:
+        if not folder.done:
+            _tell_memory(config, task, problems, upstream, corrector)
         for start in range(0, len(problems), config.batch_size):
             stop = min(start + config.batch_size, len(problems))
             if (n_done := folder.count("alignments")) >= stop:
@@ -113,22 +120,45 @@ def run(config: Align) -> list[dict[str, Any]]:
     return rows
 
 
-def show(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> None:
-    """Print outcomes with 95 % intervals over problems, why rows stopped, and how many corrections are copies."""
-    from rich.console import Console
-    from rich.table import Table
+def _tell_memory(
+    config: Align, task: Task, problems: Sequence[Problem], upstream: Upstream, corrector: LanguageModel | None
+) -> None:
+    """Say what the run will need; UserError where that is not free."""
+    models = [lm for lm in (corrector, getattr(upstream, "lm", None)) if lm is not None]
+    if not models:
+        return
+    need = looping(
+        [p.question for p in problems],
+        upstream,
+        corrector,
+        rows=config.batch_size,
+        max_rounds=config.max_rounds,
+        max_tokens=config.max_tokens,
+        sentence=task.max_sentence_tokens,
+        tricks=Tricks.of(config.tricks),
+        batch_size=config.batch_size,
+    )
+    cure = "a smaller --batch-size, fewer --max-tokens or --tricks (prefix keeps keys and values), --dtype bfloat16"
+    said = check_fits(need, [device for lm in models for device in lm.devices], cure)
+    print(f"memory: {said}", file=sys.stderr)
 
+
+def show(rows: Sequence[Mapping[str, Any]], seed: int = 0, console: Console | None = None) -> None:
+    """Print outcomes with 95 % intervals over problems, why rows stopped, and how many corrections are copies."""
+    out = console or Console()
     table = Table("outcome", "mean", "95 % interval", "n")
     for name in rows[0]["outcomes"]:
         mean = bootstrap_mean([r["outcomes"][name] for r in rows], [r["problem"] for r in rows], seed=seed)
         table.add_row(name, f"{mean.mean:.3f}", f"{mean.low:.3f} .. {mean.high:.3f}", str(mean.n))
-    Console().print(table)
+    out.print(table)
     stopped = Counter(row["stopped"] for row in rows)
-    print("stopped by " + ", ".join(f"{reason} {n}" for reason, n in stopped.most_common()))
+    reasons = ", ".join(f"{reason} {n}" for reason, n in stopped.most_common())
+    out.print(f"stopped by {reasons}", highlight=False, soft_wrap=True)
     corrected = [r for row in rows for r in row["rounds"] if r["correction"] is not None]
     copies = sum(r["correction"] == r["last"] for r in corrected)
     if corrected:
-        print(f"copied {copies} of {len(corrected)} sentences ({100 * copies / len(corrected):.1f} %)")
+        share = f"({100 * copies / len(corrected):.1f} %)"
+        out.print(f"copied {copies} of {len(corrected)} sentences {share}", highlight=False, soft_wrap=True)
 
 
 class _Callable(ModuleType):

@@ -12,7 +12,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from corrector.correction import shown
 from corrector.decoding import Steering, Tricks
+from corrector.display.table import Html, framed, paragraph, table
 from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.pipeline import Limits, Mode, Pipeline, Round, Stopped
@@ -45,6 +47,23 @@ class Alignment:
             "outcomes": self.outcomes,
             "rounds": [{"last": r.last, "correction": r.correction, "ended": r.ended} for r in self.rounds],
         }
+
+    def _repr_html_(self) -> str:
+        """Its rounds as a table of coloured diffs, and what came of them."""
+        rows = [(k, *_told(r)) for k, r in enumerate(self.rounds)]
+        numbers = ", ".join(f"{name} {value:g}" for name, value in self.outcomes.items())
+        gold = f"; gold: {self.problem.gold}" if self.problem.gold else ""
+        return framed(
+            table(("round", "sentence", ""), rows, self.problem.question, numbers=[0]),
+            paragraph(f"{numbers}{gold}; stopped by {self.stopped}", "dim"),
+        )
+
+
+def _told(r: Round) -> tuple[Html | str, str]:
+    """A round's sentence as a diff, and in one word what became of it."""
+    if r.correction is None:
+        return r.last, "not corrected"
+    return shown(r.last, r.correction), "copied" if r.correction == r.last else "rewritten"
 
 
 def align(

@@ -19,7 +19,9 @@ from corrector.adapters import base_of, is_adapter, with_adapter
 from corrector.errors import UserError
 from corrector.hub import explained
 from corrector.hub import hub_answers as _hub_answers
+from corrector.memory import check_weights
 from corrector.options import LoadOptions, is_options_file, read_options, split_revision
+from corrector.placement import devices_of, input_device, state
 from corrector.prompts import Encoded, Template, continuation, encode, template
 
 REFERENCES = Path(__file__).parent / "references"
@@ -38,9 +40,20 @@ class LanguageModel:
     ref: str
     card: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        n = sum(w.numel() for w in self.model.parameters())
+        kind = f"{type(self.model).__name__}, {self.n_layers} layers, {n:,} parameters, template {self.template.name}"
+        return f"LanguageModel({self.ref!r}: {kind}{', a model organism' * bool(self.card.get('model_organism'))})"
+
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where tokens are put: that of the input embedding, which a spread model's other blocks may not share."""
+        return input_device(self.model)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """All devices that it runs on."""
+        return devices_of(self.model)
 
     @property
     def n_layers(self) -> int:
@@ -59,7 +72,7 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """16 hex digits over the architecture, the vocabulary and every weight as float32; computed once."""
         h = hashlib.sha256(type(self.model).__name__.encode())
-        for name, w in sorted(self.model.state_dict().items()):
+        for name, w in state(self.model):
             h.update(f"{name}{tuple(w.shape)}".encode())
             h.update(w.detach().to("cpu", torch.float32).contiguous().numpy())
         h.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
@@ -202,6 +215,8 @@ def load(
         card = json.loads((at.card / CARD).read_text()) if at.card and (at.card / CARD).is_file() else {}
         tokenizer = _tokenizer(at)
         chosen = template(template_name or at.options.template or card.get("template", "plain"), tokenizer)
+        if not at.options.device_map:
+            check_weights(str(ref), at.path, config_of(at), DTYPES[dtype], at.options.quantize, device)
         model, report = auto.from_pretrained(
             at.path,
             dtype=DTYPES[dtype],
@@ -247,6 +262,8 @@ def _placed(options: LoadOptions, device: str, dtype: str) -> dict[str, Any]:
     if options.device_map:
         _needs("accelerate", f"device_map={options.device_map!r}")
         placed["device_map"] = options.device_map
+        if options.offload_folder:
+            placed["offload_folder"] = options.offload_folder
     if options.quantize:
         from transformers import BitsAndBytesConfig
 

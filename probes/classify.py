@@ -42,7 +42,8 @@ def run(config: Classify) -> Path:
 
 def main(config: Classify) -> None:
     """Run and print."""
-    show(run(config))
+    show(out := run(config))
+    print(f"rows are in {out}")
 
 
 def _measure(config: Classify, work: Work, folder: RunFolder) -> None:

@@ -26,11 +26,16 @@ Row = dict[str, Any]
 
 
 def show(out: Path) -> None:
-    """Write summary.json and summary.csv, a line a cell (`lines_of`), and print them with a verdict."""
-    config, about, console = read_json(out, "config"), read_json(out, "erasure"), Console()
-    lines = lines_of(read_rows(out, "edits"), config["items"], config["seed"])
+    """Print a run (see `tell`), and write its lines as summary.json and summary.csv."""
+    lines = tell(out, Console())
     (out / "summary.json").write_text(canonical(lines), encoding="utf-8")
     pd.DataFrame(lines).to_csv(out / "summary.csv", index=False, float_format="%.6g", lineterminator="\n")
+
+
+def tell(out: Path, console: Console) -> list[Row]:
+    """Print a line a cell (`lines_of`) and a verdict; nothing is written."""
+    config, about = read_json(out, "config"), read_json(out, "erasure")
+    lines = lines_of(read_rows(out, "edits"), config["items"], config["seed"])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("layers", "eraser", *SHOWN, *INTERVALS):
         table.add_column(HEADS.get(name, name.replace("_", "\n")), justify="right", no_wrap=True)
@@ -55,6 +60,7 @@ def show(out: Path) -> None:
         console.print(f"all of them together: {said['all']}")
     if about["model_organism"]:
         console.print(f"{about['corrector']} is {NOTE}", style="dim")
+    return lines
 
 
 def lines_of(rows: Sequence[Row], items: int, seed: int) -> list[Row]:

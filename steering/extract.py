@@ -33,6 +33,7 @@ from probes.contrasts import (
 from probes.directions import Direction, Method, fit
 from probes.separability import separability
 from probes.sites import Site
+from steering.cards import layer_table
 from steering.interventions import Gate
 from steering.origins import along, middle
 from steering.vectors import SteeringVector
@@ -172,35 +173,12 @@ def extract(config: Extract) -> SteeringVector:
 def main(config: Extract) -> None:
     """Extract, save, and print layer, AUROC, norm and dose."""
     from rich.console import Console
-    from rich.table import Table
 
     if config.out.is_dir():
         raise UserError(f"out={str(config.out)!r} is a folder; give a file such as vector.safetensors")
     vector = extract(config)
-    cosines = vector.card["cosine"].items()
-    table = Table(title=f"{vector.method} at {vector.site}, {vector.span}, of {vector.ref} (n={vector.card['n']})")
-    for column in (
-        "layer",
-        "AUROC",
-        "95 % interval",
-        "‖v‖",
-        "dose of coef 1",
-        "explained",
-        *(f"cos {m}" for m, _ in cosines),
-    ):
-        table.add_column(column, justify="right")
-    for layer, row in vector.card["layers"].items():
-        table.add_row(
-            layer,
-            f"{row['auroc']:.3f}",
-            f"{row['low']:.3f} to {row['high']:.3f}",
-            f"{row['norm']:.3g}",
-            f"{row['dose']:.3f}",
-            "" if row["explained_variance"] is None else f"{row['explained_variance']:.2f}",
-            *(f"{by_layer[layer]:.3f}" for _, by_layer in cosines),
-        )
     console = Console()
-    console.print(table)
+    console.print(layer_table(vector))
     console.print(f"wrote {config.out}", soft_wrap=True)
 
 

@@ -64,6 +64,15 @@ class SteeringVector:
             if not torch.isfinite(v).all():
                 raise UserError(f"layer {layer} of the steering vector holds a NaN or infinity; extract it anew")
 
+    def __repr__(self) -> str:
+        where = f"{self.site}, {self.span}, layers {_ranges(self.layers)}"
+        return f"SteeringVector({self.method} of {self.ref!r}: {where}, d={self.d})"
+
+    def _repr_html_(self) -> str:
+        from steering.cards import card_of
+
+        return card_of(self)
+
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.directions))

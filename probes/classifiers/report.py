@@ -80,7 +80,6 @@ def show(run: str | Path, console: Console | None = None) -> None:
         out.print(Text(text, style="dim"))
     if summary["model_organism"]:
         out.print(Text(MINIATURE, style="dim"))
-    out.print(Text(f"rows are in {folder}"), soft_wrap=True)
 
 
 def _chosen(run: Path) -> list[Row]:
