@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from corrector import tasks
 from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
+from corrector.endpoint import Traffic
 from corrector.errors import UserError
+from corrector.kept import Kept
 from corrector.loop import Alignment, align
 from corrector.models import ALIASES, LanguageModel, load
 from corrector.records import RunFolder, default_name
 from corrector.tasks.base import Problem, Split, Task
-from corrector.upstreams import LocalUpstream, Upstream, upstream_of
+from corrector.upstreams import LocalUpstream, Served, ServerUpstream, Upstream, upstream_of
 
 LoopMode = Literal["stream", "continue"]
 
@@ -39,7 +41,11 @@ class Rounds:
     data: str = ""
     """Local path or hub id for the tasks that read data."""
     upstream: str = ""
-    """Upstream; empty: the task's own."""
+    """Upstream (reference, folder, hub id, `replay` of recorded answers, or `server`); empty: the task's own."""
+    upstream_server: Served = field(default=Served())
+    """server: where and what it is."""
+    traffic: Traffic = field(default=Traffic(), metadata={"identity": False})
+    """server: how it is asked."""
     template: str = ""
     """Prompt template of models whose card names none."""
     temperature: float | None = None
@@ -93,15 +99,15 @@ def by_task(given: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, 
     return out
 
 
-def beds(config: Any) -> Iterator[tuple[str, Bed]]:
+def beds(config: Any, kept: Kept | None = None) -> Iterator[tuple[str, Bed]]:
     """Each task and corrector of a configuration, loaded in turn.
 
-    `config` is a Rounds, or has its fields that name tasks, models and problems.
+    `config` is a Rounds, or has its fields that name tasks, models and problems; what a server writes is `kept`.
     """
     for name, refs in by_task(config.corrector, config.task).items():
         task = tasks.get(name, config.data)
         problems = task.problems(config.split, config.problems, config.seed)
-        upstream = upstream_of(config, task, problems)
+        upstream = upstream_of(config, task, problems, kept)
         for ref in refs:
             yield name, Bed(task, problems, upstream, load(ref, config.template, config.device, config.dtype))
 
@@ -109,11 +115,11 @@ def beds(config: Any) -> Iterator[tuple[str, Bed]]:
 def about(name: str, bed: Bed) -> dict[str, Any]:
     """What a run records of a task and corrector."""
     upstream = bed.upstream
-    known = (
-        {"upstream": upstream.lm.ref, "temperature": upstream.temperature}
-        if isinstance(upstream, LocalUpstream)
-        else {}
-    )
+    known: dict[str, Any] = {}
+    if isinstance(upstream, LocalUpstream):
+        known = {"upstream": upstream.lm.ref, "temperature": upstream.temperature}
+    elif isinstance(upstream, ServerUpstream):
+        known = {"upstream": upstream.served.model, "temperature": upstream.temperature}
     return {
         **{"task": name, "corrector": bed.corrector.ref, "outcomes": list(bed.task.outcomes)},
         **{"n_parameters": int(bed.corrector.model.num_parameters())},
@@ -143,7 +149,7 @@ def run(config: Rounds) -> Path:
             return out
         told: list[dict[str, Any]] = []
         at = 0
-        for name, bed in beds(config):
+        for name, bed in beds(config, Kept(out / "replies")):
             told.append(about(name, bed))
             for mode in config.mode:
                 for start in range(0, config.problems, config.block):

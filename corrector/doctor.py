@@ -16,7 +16,7 @@ from typing import Literal
 from corrector import tasks
 from corrector.checks import CHECKS, Check, Row, Subject, run_check
 from corrector.errors import UserError, run_cli
-from corrector.memory import Memory, estimate, free, gigabytes
+from corrector.memory import estimate, free, gigabytes
 from corrector.models import DTYPES, LanguageModel, config_of, load, source_of
 from corrector.tasks.base import Pair, Task
 
@@ -81,7 +81,7 @@ def announced() -> Iterator[tuple[str, Check]]:
 def memory_row(config: Doctor) -> Row:
     """The estimate, against what is free before the model is loaded; FAIL where the weights alone do not fit."""
     at = source_of(config.corrector)
-    need: Memory = estimate(config_of(at), DTYPES[config.dtype], config.batch, config.length, at.options.quantize)
+    need = estimate(config_of(at), DTYPES[config.dtype], config.batch, config.length, at.options.quantize)
     there = free(config.device)
     said = (
         f"estimate: weights {gigabytes(need.weights)} ({need.parameters:,} parameters), keys and values "

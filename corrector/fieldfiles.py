@@ -13,8 +13,10 @@ from corrector.errors import UserError
 ENDINGS = (".json", ".toml")
 
 
-def read_fields(file: Path, kinds: Mapping[str, type], needed: Collection[str] = ()) -> dict[str, Any]:
-    """The fields of a .json or .toml file, each of its kind (str or bool).
+def read_fields(
+    file: Path, kinds: Mapping[str, type | tuple[type, ...]], needed: Collection[str] = ()
+) -> dict[str, Any]:
+    """The fields of a .json or .toml file, each of its kind (str, bool, or one of several).
 
     Raises UserError for a file that is not there or does not parse, and for a field that is not known, missing or of
     another kind.
@@ -32,7 +34,11 @@ def read_fields(file: Path, kinds: Mapping[str, type], needed: Collection[str] =
         if name not in kinds:
             raise UserError(f"{file}: field {name!r} is not one of {', '.join(kinds)}; rename it or leave it out")
         if not isinstance(value, kinds[name]):
-            raise UserError(f"{file}: field {name!r} is {value!r}, not a {kinds[name].__name__}; write one")
+            raise UserError(f"{file}: field {name!r} is {value!r}, not a {_named(kinds[name])}; write one")
     if missing := [name for name in needed if name not in fields]:
         raise UserError(f"{file}: field {missing[0]!r} is missing; fields are {', '.join(kinds)}")
     return fields
+
+
+def _named(kind: type | tuple[type, ...]) -> str:
+    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))

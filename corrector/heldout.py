@@ -53,7 +53,10 @@ def run(config: Heldout) -> dict[str, Any]:
     lm = load(config.checkpoint)
     recipe = lm.card["recipe"]
     task = variant(recipe["task"], config.data, recipe.get("opener", ""), recipe.get("unit", 1))
-    n = min(config.n, task.size("test"))
+    if config.n < 1:
+        raise UserError(f"n={config.n} is below 1; choose --n 1 or more")
+    if not (n := min(config.n, task.size("test"))):
+        raise UserError(f"task {task.name!r} has no test questions; give --data with more of them")
     scores = measure_of(lm)(lm, task, n, config.seed)
     file.write_text(json.dumps({**lm.card, "held_out": scores}, indent=1) + "\n")
     print(json.dumps(scores, indent=1))
@@ -118,7 +121,8 @@ def aligner_scores(lm: LanguageModel, task: Task, n: int, seed: int) -> dict[str
 
 def corrector_scores(lm: LanguageModel, task: Task, n: int, seed: int) -> dict[str, Any]:
     """Per kind of sentence: copied, exactly the annotator's text, right after, well-formed; all greedy."""
-    pairs = task.pairs("test", n, seed)
+    if not (pairs := task.pairs("test", n, seed)):
+        raise UserError(f"task {task.name!r} has 0 test pairs of {n} questions; give --data whose test split has some")
     prompts = [lm.encode(p.question, p.prefix, p.last) for p in pairs]
     outputs = decode(lm, prompts, max_new_tokens=task.max_sentence_tokens, progress="held out")
     texts = [lm.decode(list(o.ids)) for o in outputs]

@@ -11,6 +11,8 @@ from corrector.fieldfiles import ENDINGS, read_fields
 
 QUANTIZE = ("", "8bit", "4bit")
 ATTENTION = ("", "eager", "sdpa")
+KINDS: dict[str, tuple[type, ...]] = {"bool": (bool,), "str": (str,), "str | dict[str, str | int]": (str, dict)}
+"""What a file may hold for a field of this type."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,11 @@ class LoadOptions:
     """Add the adapter to the weights; false keeps it live beside them."""
     quantize: str = ""
     """8bit or 4bit, by bitsandbytes; empty: the checkpoint's own precision, as --dtype says."""
-    device_map: str = ""
-    """auto, balanced or sequential: spread over the devices by accelerate, in place of --device."""
+    device_map: str | dict[str, str | int] = ""
+    """auto, balanced or sequential: spread over the devices by accelerate, in place of --device; or a table of modules
+    and their devices (a GPU's number, cpu, disk), such as {"model.layers.0": 0, ...}, which names them all."""
+    offload_folder: str = ""
+    """Folder for the weights that a device_map leaves on disk, where the checkpoint's own files do not serve."""
     attention: str = ""
     """eager or sdpa; empty: what transformers chooses."""
     trust_remote_code: bool = False
@@ -52,7 +57,7 @@ def is_options_file(ref: str) -> bool:
 def read_options(ref: str) -> LoadOptions:
     """Options from a file; UserError, with file and field, for what is not known, and where `model` is missing."""
     file = Path(ref).expanduser()
-    kinds = {f.name: bool if f.type == "bool" else str for f in fields(LoadOptions)}
+    kinds = {f.name: KINDS[str(f.type)] for f in fields(LoadOptions)}
     given: dict[str, Any] = read_fields(file, kinds, ("model",))
     for name in ("model", "adapter"):
         if (file.parent / given.get(name, "")).is_dir() and given.get(name):

@@ -95,6 +95,8 @@ class Train:
     """The adapter's product is scaled by alpha / rank."""
     lora_merge: bool = False
     """Write the whole model, adapter added, in place of the adapter's folder."""
+    store: Literal["", "float16", "bfloat16", "float32"] = ""
+    """Precision of the stored weights; empty: that of --init, float16 from scratch."""
     out: Path = Path()
     """Folder of the finished checkpoint; default runs/train-<recipe or task>."""
     compile: bool = False

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from corrector.decoding import Steering, batches, check_request, checked_applied, left_pad
 from corrector.errors import UserError
+from corrector.memory import LOGITS_HELD
 from corrector.models import LanguageModel
 from corrector.prompts import Encoded
-
-LOGITS_HELD = 2**26
-"""Logits (row x target token x vocabulary) that one scoring batch may hold, so that memory does not follow the data."""
 
 
 def target_logprobs(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import math
 import random
@@ -15,12 +14,13 @@ from typing import Any
 
 import torch
 
+from corrector.checkpoints import save, stored_as
 from corrector.distributed import Ranks, joined, leave
 from corrector.draws import answers_hash, counted
 from corrector.errors import UserError, run_cli
 from corrector.heldout import Heldout, variant
 from corrector.heldout import run as measure
-from corrector.lora import Lora, check_lora, with_lora
+from corrector.lora import check_lora, with_lora
 from corrector.models import CARD, LanguageModel, load
 from corrector.preference import prefer
 from corrector.prompts import template
@@ -30,7 +30,7 @@ from corrector.tasks.base import Problem, Task, data_hash
 from corrector.tokenizers import bpe_tokenizer, word_tokenizer
 from corrector.training import train
 
-BESIDE_WEIGHTS = ("out", "save_every", "evaluate")
+BESIDE_WEIGHTS = ("out", "save_every", "evaluate", "store")
 """Fields that do not change the weights, so a resumed run may differ in them."""
 TAUGHT = ("unit", "identity", "warmup", "noise")
 """Fields that say which corrections a stream corrector is taught."""
@@ -132,7 +132,7 @@ def run_resolved(config: Train) -> Path:
     card = card_of(config, task, lm, pool, result) | {"processes": ranks.size}
     if lora and config.lora_merge:
         lm, lora = lora.merged(lm), None
-    save(lm, out, card, lora)
+    save(lm, out, card, lora, stored_as(config))
     if config.evaluate:
         measure(Heldout(out, config.data, config.evaluate))
     shutil.rmtree(work)
@@ -228,12 +228,12 @@ def card_of(
     organism = not config.init or bool(lm.card.get("model_organism"))
     if config.lora_rank:
         rows["trained_parameters"] = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
-        stored = "in float16" if config.lora_merge else "as an adapter in float32"
+        stored = f"in {stored_as(config)}" if config.lora_merge else "as an adapter in float32"
         note = f"LoRA of {Path(config.init).name}, rank {config.lora_rank}; stored {stored}."
     elif organism:
-        note = "A miniature built so that the behaviour exists (a model organism); stored in float16."
+        note = f"A miniature built so that the behaviour exists (a model organism); stored in {stored_as(config)}."
     else:
-        note = f"Trained from {Path(config.init).name}; stored in float16."
+        note = f"Trained from {Path(config.init).name}; stored in {stored_as(config)}."
     return {
         "recipe": {k: v for k, v in asdict(config).items() if k != "out"} | {"data": Path(config.data).name},
         "role": config.makes,
@@ -251,28 +251,6 @@ def card_of(
         "model_organism": organism,
         "note": note,
     }
-
-
-def save(lm: LanguageModel, out: Path, card: dict[str, Any], lora: Lora | None = None) -> None:
-    """Write model (or adapter), tokenizer and card; the folder appears whole or not at all.
-
-    The weights of a whole model are stored as float16 safetensors, and `lm.model` is left rounded to them.
-    """
-    half = out.with_name(out.name + ".part")
-    shutil.rmtree(half, ignore_errors=True)
-    if lora:
-        lora.save(half)
-    else:
-        lm.model.to(torch.float16).save_pretrained(half)
-        lm.model.to(torch.float32)
-    lm.tokenizer.save_pretrained(half)
-    h = hashlib.sha256()
-    for part in sorted(half.glob("*.safetensors")):
-        with part.open("rb") as f:
-            hashlib.file_digest(f, lambda: h)
-    (half / CARD).write_text(json.dumps({**card, "weights_sha256": h.hexdigest()[:16]}, indent=1) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    half.replace(out)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from corrector.errors import UserError
+from corrector.memory import capturing, check_fits
 from corrector.models import DTYPES, LanguageModel
 from probes import backends, reductions
 from probes.backends import Backend, Batch, Point, pad
 from probes.backends.hooks import hooked
 from probes.reductions import Range, Reducer, Reduction
-from probes.sites import Site, by_head, check_site
+from probes.sites import Site, by_head, check_site, site_width
 from probes.spans import Sequence, resolve_span, sequence
 
 __all__ = [
@@ -106,6 +107,7 @@ def capture_all(
     """Several sites and spans in one pass: `out[site, span]`, each as `capture` gives it; `progress` names the bar."""
     run = _Run(lm, sequences, sites, layers, spans, batch_size, padding, backend, dtype, progress)
     reduce, ids = reductions.get(reduction), tuple(s.problem for s in sequences)
+    run.check_memory(len(ids))
     out: dict[tuple[str, str], Tensor] = {}
     for items, found in run.read(reduce):
         for key, h in found.items():
@@ -129,6 +131,7 @@ def capture_tokens(
     """All tokens of each item's span, not reduced: a ragged list of [layer, token, d]. Raises as `capture`."""
     run = _Run(lm, sequences, (site,), layers, (span,), batch_size, padding, backend, dtype, "capture")
     out: dict[int, Tensor] = {}
+    run.check_memory(sum(end - start for of in run.ranges for start, end in of.values()))
     for items, found in run.read(reductions.every):
         lengths = [end - start for start, end in (run.ranges[i][span] for i in items)]
         parts = found[site, span].split(lengths)
@@ -169,14 +172,22 @@ class _Run:
         # Attention is causal, so nothing behind the last token that is read can matter.
         self._rows = [s.ids[: max(b for _, b in r.values())] for s, r in zip(sequences, self.ranges, strict=True)]
 
+    def check_memory(self, n_vectors: int) -> None:
+        """Raise UserError where so many vectors a layer, and the forward of the longest batch, will not fit."""
+        d = max(site_width(self.lm.model.config.get_text_config(), site) for site in self.sites)
+        a_vector = len(self.layers) * len(self.sites) * len(self.spans) * d
+        rows, longest = min(self.batch_size, len(self._rows)), max(map(len, self._rows))
+        need = capturing(self.lm, n_vectors, a_vector, rows, longest, self.dtype.itemsize)
+        cure = f"batch_size below {self.batch_size}, fewer layers or spans, dtype='float16', or stream by capture_to"
+        check_fits(need, [*self.lm.devices, torch.device("cpu")], cure)
+
     def read(
         self, reduction: Callable[[Batch, list[Range]], Reducer]
     ) -> Iterator[tuple[list[int], dict[tuple[str, str], Tensor]]]:
         """Batches of items of like length: their indices, and for each (site, span) what was reduced, [:, layer, d]."""
         order = sorted(range(len(self._rows)), key=lambda i: len(self._rows[i]))
         starts = range(0, len(order), self.batch_size)
-        # Weights that are not here (a model that runs remotely) leave the batch where it is.
-        device = self.lm.device if self.lm.device.type != "meta" else torch.device("cpu")
+        device = self.lm.device
         for at in tqdm(starts, desc=self.progress, delay=2, leave=False, disable=None if self.progress else True):
             items = order[at : at + self.batch_size]
             batch = pad([self._rows[i] for i in items], self.padding, device)

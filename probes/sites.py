@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from corrector.errors import UserError
+from corrector.shapes import head_size
 
 Site = Literal["resid_pre", "z", "attn_out", "mlp_out", "resid_post"]
 SITES: tuple[Site, ...] = get_args(Site)
@@ -78,6 +79,11 @@ def _after(read: Callable[[Tensor], None], _: nn.Module, args: tuple[Any, ...], 
 def first(output: Any) -> Tensor:
     """The hidden states among what a module returns: attention returns its weights behind them."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def site_width(config: Any, site: str) -> int:
+    """Numbers a token at a site: n_heads x d_head at `z`, else the model's width."""
+    return config.num_attention_heads * head_size(config) if site == "z" else config.hidden_size
 
 
 def by_head(h: Float[Tensor, "*item width"], n_heads: int) -> Float[Tensor, "*item {n_heads} d_head"]:

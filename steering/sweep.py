@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from corrector.blocks import Blocks
 from corrector.errors import UserError, run_cli
+from corrector.memory import check_fits
 from corrector.models import LanguageModel
 from corrector.records import RunFolder, default_name, read_json
 from corrector.tasks.base import Task
@@ -28,6 +29,7 @@ from steering.doses import Calibration
 from steering.engines import Engine, engine_of, in_order
 from steering.gating import tell_opened
 from steering.grid import Grid, calibrated, read_factors, read_origins, written
+from steering.needs import needs_of
 from steering.operators import operator as operator_named
 from steering.plan import Sweep
 from steering.positions import check_span
@@ -44,6 +46,8 @@ def run(config: Sweep) -> Path:
     # A finished run is only drawn again, which no cluster has to be there for.
     with nullcontext(in_order) if (out / "DONE").exists() else engine_of(config) as engine:
         works = {name: prepare(config, name) for name in config.task}
+        if not (out / "DONE").exists():
+            _tell_memory(config, works)
         with RunFolder(out, config, config.device) as folder:
             if not folder.done:
                 measure(config, works, _choose(config, works, folder), folder, engine)
@@ -76,6 +80,14 @@ def measure(
             kept[block.file].add(block.index, rows)
             bar.update(sum(k.n_rows for k in kept.values()) - bar.n)
             tell(block.file)
+
+
+def _tell_memory(config: Sweep, works: Mapping[str, Work]) -> None:
+    """Say what the run will need; UserError where that is not free. Ray's workers are other processes."""
+    models = [lm for work in works.values() for of in (work, work.upstream) if (lm := getattr(of, "lm", None))]
+    devices = [device for lm in models for device in lm.devices]
+    cure = "a smaller --block, fewer --tricks (prefix and shared keep keys and values), --dtype bfloat16"
+    tqdm.write(f"memory: {check_fits(needs_of(config, works), devices, cure)}", file=sys.stderr)
 
 
 def check(config: Sweep) -> None:

@@ -98,7 +98,7 @@ def decode_batch(
                 else:
                     kept.append(j)
             if len(kept) < len(live):
-                index = torch.tensor(kept, dtype=torch.long, device=lm.device)
+                index = torch.tensor(kept, dtype=torch.long)  # on the CPU, which serves caches of every device
                 live, mask, positions = [live[j] for j in kept], mask[index], positions[index]
                 if live:
                     cache.batch_select_indices(index)

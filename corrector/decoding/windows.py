@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-LOGITS_HELD = 2**26
-"""Logits that one forward may give, so that memory does not follow the vocabulary."""
+from corrector.memory import LOGITS_HELD
+
 PADDING = 1.25
 """Rows are fed together as long as padding them to one length costs no more than this."""
 

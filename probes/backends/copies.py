@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from corrector.errors import UserError
 from corrector.models import LanguageModel
+from corrector.placement import is_spread
 
 T = TypeVar("T")
 Weights = tuple[tuple[int, int, int], ...]
@@ -24,7 +25,8 @@ Weights = tuple[tuple[int, int, int], ...]
 class Wrappers(Generic[T]):
     """One wrapper a model, made on first use by `make(copy of the model, lm)` and made anew when its weights changed.
 
-    Raises UserError where the model carries hooks, such as steering: the copy would not run them.
+    Raises UserError where the model carries hooks, such as steering: the copy would not run them; and where it is
+    spread over devices or offloaded: its copy would run on the hooks that move the weights of the first one.
     """
 
     def __init__(self, backend: str, make: Callable[[Any, LanguageModel], T]) -> None:
@@ -33,6 +35,11 @@ class Wrappers(Generic[T]):
 
     def of(self, lm: LanguageModel) -> T:
         """The wrapper of a model."""
+        if is_spread(lm.model):
+            raise UserError(
+                f"the model is spread over devices or offloaded, which backend={self._backend!r} cannot run here; "
+                "use backend='torch', or load it without device_map"
+            )
         if names := hooks_of(lm.model):
             raise UserError(
                 f"the model has a hook on {names[0]!r}, which backend={self._backend!r} would not run; "

@@ -264,7 +264,8 @@ class Intervention:
 
     def _write(self, place: int, h: Tensor) -> Tensor | None:
         self.calls += 1
-        mask = self._told(h).to(h.device)
+        told = self._told(h)
+        mask = told.to(h.device)  # of a model on several devices another one than the tokens'
         if self._undecided:
             raise RuntimeError("the gate's condition was not read in this forward: its hook did not fire")
         if self._idle:
@@ -275,7 +276,7 @@ class Intervention:
         part = h[..., start : start + width]
         wide = part.to(torch.promote_types(h.dtype, torch.float32))
         steered = self._steer(place, wide, s).to(h.dtype)
-        self._note(applied=s["applied"] + mask.sum(-1).to(s["applied"].device))
+        self._note(applied=s["applied"] + told.sum(-1).to(s["applied"].device))
         self._fired += 1
         # where, not a product with the mask: unsteered positions keep their bits
         part = torch.where(mask[..., None], steered, part)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from corrector.errors import UserError
 from corrector.models import blocks
-from probes.sites import SITES, Site, first, submodule
+from corrector.shapes import head_size
+from probes.sites import SITES, Site, first, site_width, submodule
 
 Change = Callable[[Tensor], Tensor | None]
 """Takes h [batch, seq, width] of a site and gives the new one, or None where nothing changes."""
@@ -71,12 +72,12 @@ def check_places(model: Any, site: str, layers: Sequence[int], width: int, head:
     if bad := [layer for layer in layers if not 0 <= layer < len(blocks(model))]:
         raise UserError(f"layer={bad[0]} not in 0..{len(blocks(model)) - 1}; choose --layers in that range")
     n_heads = int(config.num_attention_heads)
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    d_head = head_size(config)
     if head is not None:
         if not 0 <= head < n_heads:
             raise UserError(f"head={head} not in 0..{n_heads - 1}; choose --head in that range")
         if width != d_head:
             raise UserError(f"a vector of {width} numbers does not fit a head of {d_head}; cut it with of_head")
-    elif width != (d := n_heads * d_head if site == "z" else config.hidden_size):
+    elif width != (d := site_width(config, site)):
         what = f"{d} numbers at site z" if site == "z" else f"hidden size {d}"
         raise UserError(f"a vector of {width} numbers does not fit a model of {what}")

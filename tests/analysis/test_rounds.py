@@ -6,7 +6,10 @@ import pytest
 
 from analysis import loops
 from analysis.rounds import load_answers, rounds_statistics, values
+from corrector.endpoint import Traffic
 from corrector.errors import UserError
+from corrector.upstreams import Served
+from tests.corrector.chat_server import Faulty
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +48,33 @@ def test_an_unfinished_run_and_a_missing_answer_are_refused(finished, tmp_path):
     rows, _ = load_answers(finished)
     with pytest.raises(UserError, match="lacks an answer"):
         values(rows[:-1], "correct")
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Faulty(lambda body: ["" if "is 7." in body["prompt"] else " It is 7. And"])
+    yield server
+    server.stop()
+
+
+def test_a_server_writes_the_answers_and_is_asked_for_nothing_twice(faulty, tmp_path):
+    """Its sentence at every k, kept in the run's folder, and named in the record."""
+    config = loops.Rounds(
+        task=("arithmetic",),
+        corrector=("arithmetic-s",),
+        rounds=1,
+        problems=2,
+        upstream="server",
+        upstream_server=Served(faulty.url, "m"),
+        traffic=Traffic(retries=1, backoff=0.01),
+        out=tmp_path / "run",
+    )
+    rows, about = load_answers(loops.run(config))
+    assert len(rows) == 6 and about[0]["upstream"] == "m" and about[0]["temperature"] == 0.0
+    assert {r["answer"] for r in rows if r["k"] == 0} == {" It is 7."}
+    asked = len(faulty.bodies)
+    assert asked == len({json.dumps(body) for body in faulty.bodies})
+    assert len(list((tmp_path / "run" / "replies").rglob("*.json"))) == asked
+    with pytest.raises(UserError, match=r"--upstream-server\.url='' is no http url"):
+        loops.run(loops.Rounds(task=("arithmetic",), upstream="server", problems=2, out=tmp_path / "none"))

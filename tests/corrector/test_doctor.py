@@ -47,7 +47,7 @@ def test_a_shipped_reference_is_well(reference):
     found = {row.check: row.found for row in reference}
     assert found["copying"].startswith("10 of 10 good sentences of dialogue copied, 10 of 10")
     assert found["hooks"].startswith("30 of 30 fired (5 of 5 sites, 6 layers), 0 left")
-    assert found["memory"].startswith("estimate: weights 5.0 MB (1,243,520 parameters)")
+    assert found["memory"].startswith("estimate: weights 4.7 MiB (1,243,520 parameters)")
     assert {"loads", "template", "spans", "text", "prefix growth", "decoder"} <= found.keys()
     assert {f"parity {name}" for name in ("torch", "transformer_lens", "nnsight")} <= found.keys()
 

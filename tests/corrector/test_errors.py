@@ -136,3 +136,42 @@ def test_a_broken_pipe_that_is_not_stdout_and_a_program_that_fails_are_faults(mo
 def test_a_users_mistake_is_told_where_nobody_reads_stdout():
     code, said = unread("from corrector.errors import UserError; raise UserError('n=3 is odd')")
     assert (code, said) == (2, "lab.weigh: n=3 is odd\n")
+
+
+RANKS = """
+import os, subprocess, sys
+from dataclasses import dataclass
+from corrector.errors import UserError, run_cli
+
+@dataclass(frozen=True)
+class Config:
+    n: int = 0
+
+def main(config):
+    raise UserError({message})
+
+if len(sys.argv) == 1:  # the launcher
+    for rank in range(3):
+        env = dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank))
+        print(rank, subprocess.run([sys.executable, __file__, "--n", str(rank)], env=env).returncode, flush=True)
+else:
+    run_cli(Config, main, "lab.weigh")
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "lines"),
+    [
+        ("'too heavy'", ["lab.weigh: too heavy"]),
+        ("f'too heavy for {config.n // 2}'", ["lab.weigh: too heavy for 0", "lab.weigh: too heavy for 1"]),
+    ],
+)
+def test_processes_of_one_launch_say_a_mistake_once_and_all_exit_2(tmp_path, message, lines):
+    """Each launch anew; what only some processes met is said by them."""
+    (tmp_path / "launch.py").write_text(RANKS.replace("{message}", message))
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    for _ in range(2):
+        command = [sys.executable, str(tmp_path / "launch.py")]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        assert done.stdout.splitlines() == ["0 2", "1 2", "2 2"]
+        assert done.stderr.splitlines() == lines

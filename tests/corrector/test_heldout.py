@@ -21,6 +21,8 @@ from corrector.heldout import (
     variant,
 )
 from corrector.loop import Alignment
+from corrector.models import LanguageModel
+from corrector.prompts import template
 from corrector.statistics import wilson
 from corrector.tasks.base import Pair, Problem
 from corrector.tasks.dialogue import Dialogue
@@ -214,3 +216,28 @@ def test_an_opener_belongs_to_arithmetic():
     assert variant("dialogue").name == "dialogue"
     with pytest.raises(UserError, match="--opener='Instead' is for task arithmetic, not 'dialogue'"):
         variant("dialogue", opener="Instead")
+
+
+@pytest.mark.parametrize(
+    ("n", "questions", "pairs", "said"),
+    [
+        (0, 5, 5, "n=0 is below 1; choose --n 1 or more"),
+        (5, 0, 0, "task 'dialogue' has no test questions; give --data with more of them"),
+        (5, 5, 0, "task 'dialogue' has 0 test pairs of 5 questions; give --data whose test split has some"),
+    ],
+)
+def test_nothing_to_score_is_one_line_with_its_cure(tmp_path, monkeypatch, n, questions, pairs, said):
+    class Empty(Dialogue):
+        def size(self, split):
+            return questions
+
+        def pairs(self, split, n, seed=0):
+            return super().pairs(split, n, seed)[:pairs]
+
+    card = {"recipe": {"task": "dialogue"}, "role": "corrector"}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    monkeypatch.setattr(heldout, "load", lambda _: LanguageModel(None, None, template("lab"), "x", card))
+    monkeypatch.setattr(heldout, "variant", lambda *_: Empty())
+    with pytest.raises(UserError) as told:
+        run(Heldout(tmp_path, n=n))
+    assert str(told.value) == said

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import subprocess
@@ -7,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
+from corrector import checkpoints, training
 from corrector import train as module
-from corrector import training
 from corrector.errors import UserError, run_cli
 from corrector.heldout import variant
 from corrector.models import load
@@ -326,3 +328,37 @@ def test_prompts_of_a_new_model_copy_exactly(few_texts):
     encoded = encode(lm.tokenizer, lm.template.render(pair.question, pair.prefix, pair.last))
     start, end = encoded.spans["last"]
     assert lm.encode_target(pair.last)[:-1] == list(encoded.ids[start:end])
+
+
+# The precision of what is stored
+
+
+def dtypes(folder):
+    with safe_open(Path(folder) / "model.safetensors", "pt") as file:
+        return {str(file.get_tensor(name).dtype) for name in file.keys()}
+
+
+def test_checkpoints_follow_their_start_or_the_flag(monkeypatch):
+    assert command(monkeypatch, f"{TINY} --out made") == 0
+    assert dtypes("made") == {"torch.float16"}, "from scratch"
+    assert command(monkeypatch, f"{TINY} --init made --out again") == 0
+    assert dtypes("again") == {"torch.float16"}
+    assert command(monkeypatch, f"{TINY} --init made --store bfloat16 --out brain") == 0
+    assert dtypes("brain") == {"torch.bfloat16"} and "stored in bfloat16" in load("brain").card["note"]
+    assert command(monkeypatch, f"{TINY} --init brain --out child") == 0
+    assert dtypes("child") == {"torch.bfloat16"}, "as the start is stored"
+    assert command(monkeypatch, f"{TINY} --init brain --store float32 --out whole") == 0
+    assert dtypes("whole") == {"torch.float32"}
+
+
+def test_what_the_stored_precision_cannot_hold_stops_the_save(tiny_lm, tmp_path):
+    lm = replace(tiny_lm, model=copy.deepcopy(tiny_lm.model))
+    lm.model.lm_head.weight.data[3, 4] = 1e5
+    with pytest.raises(UserError, match=r"weight .* reaches 1e\+05, more than float16 holds; give --store bfloat16"):
+        checkpoints.save(lm, tmp_path / "c", {})
+    assert not (tmp_path / "c").exists()
+    checkpoints.save(lm, tmp_path / "c", {}, stored="bfloat16")
+    assert dtypes(tmp_path / "c") == {"torch.bfloat16"}
+    lm.model.lm_head.weight.data[3, 4] = float("nan")
+    with pytest.raises(RuntimeError, match="is not finite after training"):
+        checkpoints.save(lm, tmp_path / "d", {}, stored="bfloat16")
