@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -43,6 +43,10 @@ class Heldout:
     """Test pairs, or problems for an upstream."""
     seed: int = 0
     """Seed of the pairs drawn."""
+    device: str = "cpu"
+    """Torch device, such as cpu or cuda."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model."""
 
 
 def run(config: Heldout) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def run(config: Heldout) -> dict[str, Any]:
     file = config.checkpoint / CARD
     if not file.is_file():
         raise UserError(f"{config.checkpoint} has no {CARD}; give a folder that corrector.train wrote")
-    lm = load(config.checkpoint)
+    lm = load(config.checkpoint, device=config.device, dtype=config.dtype)
     recipe = lm.card["recipe"]
     task = variant(recipe["task"], config.data, recipe.get("opener", ""), recipe.get("unit", 1))
     if config.n < 1:

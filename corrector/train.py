@@ -134,7 +134,7 @@ def run_resolved(config: Train) -> Path:
         lm, lora = lora.merged(lm), None
     save(lm, out, card, lora, stored_as(config))
     if config.evaluate:
-        measure(Heldout(out, config.data, config.evaluate))
+        measure(Heldout(out, config.data, config.evaluate, device=config.device))
     shutil.rmtree(work)
     print(f"wrote {out}")
     return out

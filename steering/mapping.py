@@ -80,6 +80,8 @@ class Map:
     """Prompt template of models whose card names none."""
     device: str = "cpu"
     """Torch device, such as cpu or cuda."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the corrector."""
     out: Path = field(default=Path(), metadata={"identity": False})
     """Run folder; default runs/map-<hash of this configuration>."""
 
@@ -148,7 +150,7 @@ def check(config: Map) -> None:
 def prepare(config: Map) -> Work:
     """Load the model and draw the pairs; UserError where they do not fit the configuration."""
     task = tasks.get(config.task, config.data)
-    lm = load(config.corrector, config.template, config.device)
+    lm = load(config.corrector, config.template, config.device, config.dtype)
     layers = tuple(sorted(config.layers)) or tuple(range(lm.n_layers))
     if len({*layers}) < len(layers) or not 0 <= layers[0] <= layers[-1] < lm.n_layers:
         raise UserError(f"layers={list(config.layers)} not in 0..{lm.n_layers - 1}, each once; choose --layers so")

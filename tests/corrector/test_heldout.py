@@ -21,7 +21,7 @@ from corrector.heldout import (
     variant,
 )
 from corrector.loop import Alignment
-from corrector.models import LanguageModel
+from corrector.models import LanguageModel, load
 from corrector.prompts import template
 from corrector.statistics import wilson
 from corrector.tasks.base import Pair, Problem
@@ -203,6 +203,13 @@ def test_run_scores_by_role_and_adds_the_scores_to_the_card(checkpoint, role, ke
     assert card == {"template": "lab", "role": role, "recipe": {"task": "dialogue"}, "held_out": scores}
 
 
+def test_the_model_is_measured_where_and_as_precisely_as_asked(checkpoint, monkeypatch):
+    seen = []
+    monkeypatch.setattr(heldout, "load", lambda *a, **named: seen.append(named) or load(*a, **named))
+    run(Heldout(checkpoint("upstream"), n=2, dtype="bfloat16"))
+    assert seen == [{"device": "cpu", "dtype": "bfloat16"}]
+
+
 def test_a_folder_without_card_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["heldout", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
@@ -236,7 +243,7 @@ def test_nothing_to_score_is_one_line_with_its_cure(tmp_path, monkeypatch, n, qu
 
     card = {"recipe": {"task": "dialogue"}, "role": "corrector"}
     (tmp_path / "card.json").write_text(json.dumps(card))
-    monkeypatch.setattr(heldout, "load", lambda _: LanguageModel(None, None, template("lab"), "x", card))
+    monkeypatch.setattr(heldout, "load", lambda *_, **__: LanguageModel(None, None, template("lab"), "x", card))
     monkeypatch.setattr(heldout, "variant", lambda *_: Empty())
     with pytest.raises(UserError) as told:
         run(Heldout(tmp_path, n=n))
