@@ -44,8 +44,7 @@ ALIGNERS = ("fig8-aligner-0", "fig8-aligner-1", "fig8-aligner-2")
 FIGURES = (
     *_of(rounds.build, "Figures 3, 4 and 5", "rounds-dialogue", "rounds-arithmetic"),
     *_of(sizes.build, "Figure 6", "sizes"),
-    *_of(methods.build, "Figure 7", "methods-dialogue"),
-    *_of(methods.build, "Figure 7", "methods-arithmetic", awaited=True),
+    *_of(methods.build, "Figure 7", "methods-dialogue", "methods-arithmetic"),
     *_of(latency.build, "latency", "latency"),
     *_of(dose.build, "Figure 8", *SEEDS, *SIZES, *ALIGNERS, stem="dose"),
     *_of(tradeoff.build, "false against missed rewrites, Pareto fronts", *SEEDS, SIZES[-1], stem="tradeoff"),

@@ -57,15 +57,11 @@ def measured(shipped):
     return findings(shipped)
 
 
-NOT_SHIPPED = {"methods-arithmetic"}
-"""Steps whose trainings are not finished."""
-
-
 def test_every_claim_is_measured_by_a_shipped_run(measured):
     judged = judge(measured)
     assert len(judged) == len(CLAIMS)
-    assert {v.claim.key.split("/")[0] for v in judged if v.word == "not run"} <= {"arithmetic"}
-    assert all("/methods/" in v.claim.key for v in judged if v.word == "not run")
+    not_trained = {"arithmetic/methods/dpo/correct"}  # an hour of one core a seed
+    assert {v.claim.key for v in judged if v.word == "not run"} == not_trained
     for verdict in judged:
         assert all(f.n > 1 for f in verdict.found)
 
@@ -77,7 +73,7 @@ def test_the_document_is_what_the_shipped_runs_give(shipped, measured):
 
 
 def test_every_step_of_the_paper_ships_its_run_under_its_name(shipped):
-    assert {s.name for s in STEPS} - {f.name for f in shipped} == NOT_SHIPPED
+    assert {s.name for s in STEPS} <= {f.name for f in shipped}
 
 
 def test_text_cannot_break_the_table(tmp_path):
