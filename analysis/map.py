@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
+from analysis.curves.nulls import told_apart
 from analysis.drawing import draw
-from analysis.map_tables import conditions, tables, verdict
-from analysis.nulls import told_apart
+from analysis.tables.map import conditions, tables, verdict
 from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows

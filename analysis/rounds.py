@@ -17,8 +17,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.claims.found import Found, finding, lines, plain
 from analysis.drawing import cell, draw
-from analysis.found import Found, finding, lines, plain
 from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from analysis import map as module
 from analysis.map import main, map_statistics, report
-from analysis.map_tables import correction, steers, verdict
+from analysis.tables.map import correction, steers, verdict
 from corrector.errors import UserError
 from corrector.records import RunFolder
 from steering.bands import choose, dose, means

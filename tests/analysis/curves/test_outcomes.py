@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_curve import alignment, sweep_rows, write_run
 
 from analysis.curve import report
 from analysis.dose import dose_statistics
+from tests.analysis.test_curve import alignment, sweep_rows, write_run
 
 N = 20
 

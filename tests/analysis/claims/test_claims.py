@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims import CLAIMS, Claim, Verdict, findings, judge
-from analysis.found import Found
+from analysis.claims.found import Found
+from analysis.claims.stream_aligner import CLAIMS, Claim, Verdict, findings, judge
+from analysis.claims.verdicts import document, table_of
 from analysis.paper import DOCUMENT, SHIPPED, STEPS
-from analysis.verdicts import document, table_of
 
 UP = Claim("1", "it rises", "+1", "key")
 DOWN, SAME = Claim("1", "it falls", "-1", "key", -1), Claim("1", "no change", "0", "key", 0)
@@ -81,7 +81,7 @@ def test_every_step_of_the_paper_ships_its_run_under_its_name(shipped):
 
 
 def test_text_cannot_break_the_table(tmp_path):
-    from analysis.verdicts import _cell
+    from analysis.claims.verdicts import _cell
 
     assert _cell("a | b\n<script>") == "a \\| b &lt;script>"
     assert Path(DOCUMENT).name == "paper.md"

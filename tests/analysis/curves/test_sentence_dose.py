@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.sentences import sentence_dose, sentence_line
+from analysis.curves.sentences import sentence_dose, sentence_line
 from analysis.summary import Records, load_records
 
-RUNS = Path(__file__).parents[2] / "figures" / "runs"
+RUNS = Path(__file__).parents[3] / "figures" / "runs"
 
 
 class Loops(Records):

@@ -8,8 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from analysis.experiments.variants import (
+    COEFS,
+    WHOLE,
+    Ablations,
+    Job,
+    check,
+    identity_of,
+    jobs,
+    recipe_of,
+    start_of,
+    variants,
+)
 from analysis.loops import row as answer_row
-from analysis.variants import COEFS, WHOLE, Ablations, Job, check, identity_of, jobs, recipe_of, start_of, variants
 from corrector import tasks
 from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.errors import UserError

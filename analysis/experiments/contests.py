@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.systems import (
+from analysis.experiments.systems import (
     UNTRAINED,
     Method,
     Stage,
@@ -28,7 +28,7 @@ from corrector.tasks.base import Problem, Split
 from corrector.upstreams import LocalUpstream, upstream_of
 
 Row = dict[str, Any]
-CACHED = Path(__file__).parents[1] / "figures" / "runs"
+CACHED = Path(__file__).parents[2] / "figures" / "runs"
 """Finished runs that ship with the lab."""
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from analysis.experiments.variants import COEFS
 from analysis.rounds import LENGTH
-from analysis.variants import COEFS
 from corrector.statistics import item_slopes
 
 Row = dict[str, Any]

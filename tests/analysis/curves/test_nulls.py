@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from test_curve import COEFS, N, edit, write_run
 
 from analysis.curve import report
+from analysis.curves.nulls import family, is_null, null_band
 from analysis.dose import dose_statistics
-from analysis.nulls import family, is_null, null_band
 from analysis.summary import select, summarise
+from tests.analysis.test_curve import COEFS, N, edit, write_run
 
-RUNS = Path(__file__).parents[2] / "figures" / "runs"
+RUNS = Path(__file__).parents[3] / "figures" / "runs"
 STEEP = 0.5
 """Slope of every item per coef at edit ratio 1; the nulls' are below."""
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tqdm.auto import trange
 
-from analysis.meter import metered
+from analysis.experiments.meter import metered
 from corrector import tasks
 from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.decoding import EVERY, PLAIN, Tricks, decode

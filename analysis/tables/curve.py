@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.curves.nulls import NULLS, family
 from analysis.dose import WELL_FORMED
-from analysis.nulls import NULLS, family
 from analysis.summary import UNSTEERED, outcomes
 from steering.collapse import KINDS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.found import Found, finding
+from analysis.claims.found import Found, finding
 from analysis.rounds import LENGTH, load_answers, values
 from corrector.records import read_json
 from corrector.statistics import bootstrap_mean, item_slopes

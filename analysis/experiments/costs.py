@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from analysis.experiments.meter import metered
 from analysis.loops import Bed, about, beds, row
-from analysis.meter import metered
 from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.decoding import EVERY, Trick, Tricks
 from corrector.errors import UserError

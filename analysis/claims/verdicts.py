@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.claims import Verdict, judge, kind_of
-from analysis.found import Found, amount
+from analysis.claims.found import Found, amount
+from analysis.claims.stream_aligner import Verdict, judge, kind_of
 from corrector.records import read_json, read_rows
 
 HEAD = """# The paper's claims, and what the lab measures

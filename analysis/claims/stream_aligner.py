@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.ablations import ablation_statistics
+from analysis.claims.found import Found, read
 from analysis.dose import dose_statistics
-from analysis.found import Found, read
 from analysis.latency import latency_statistics
 from analysis.methods import methods_statistics
 from analysis.onset import load_curves, verdicts
