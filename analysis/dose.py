@@ -14,7 +14,7 @@ from analysis.curves.outcomes import improvement, loop_changes
 from analysis.curves.sentences import sentence_dose
 from analysis.summary import CORRECTION, Records, item_values, load_records, select, summarise
 from corrector.statistics import bootstrap_mean, item_slopes, line, spearman
-from steering.collapse import WELL_FORMED, usable_range
+from steering.sweeping.collapse import WELL_FORMED, usable_range
 
 __all__ = ["LEAST_COEFS", "LEAST_RATIO", "WELL_FORMED", "dose_statistics", "usable_range", "verdict"]
 

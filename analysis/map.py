@@ -21,7 +21,7 @@ from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
 from corrector.statistics import TIE, Interval, bootstrap_mean, item_slopes, max_null_p
-from steering.collapse import usable_range
+from steering.sweeping.collapse import usable_range
 
 if TYPE_CHECKING:
     from steering.mapping import Map

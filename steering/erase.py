@@ -29,7 +29,7 @@ from probes.spans import Sequence as Tokens
 from steering.erase_tables import show
 from steering.extract import contrast_of
 from steering.interventions.erasure import Erasure
-from steering.positions import check_span, resolve
+from steering.interventions.positions import check_span, resolve
 
 FITTED = ("leace", "mean_projection", "shuffled_labels", "complement")
 

@@ -8,11 +8,12 @@ from typing import Any
 from corrector.canonical import rounded
 from corrector.errors import UserError
 from corrector.records import read_json, read_rows
-from steering.slopes import measure
+from steering.transfers.slopes import measure
 
 
 def transfer_statistics(run: str | Path) -> dict[str, Any]:
-    """`points`: a line a route (`steering.slopes.measure`); `organisms` and `absent` as the run tells; JSON's types.
+    """`points`: a line a route (`steering.transfers.slopes.measure`); `organisms` and `absent` as the run tells; JSON's
+    types.
 
     Raises UserError unless the run is finished.
     """

@@ -34,10 +34,10 @@ from corrector.tasks.units import in_units
 from corrector.train import run_resolved
 from corrector.upstreams import LocalUpstream
 from probes.capture import capture_all
-from steering.cells import Cell, Setting, correct
 from steering.controls import random_controls
-from steering.crossing import cross, unsteered
 from steering.extract import contrast_of, extract_vectors
+from steering.sweeping.cells import Cell, Setting, correct
+from steering.sweeping.crossing import cross, unsteered
 from steering.vectors import SteeringVector
 
 SPAN = "prompt_last"
@@ -45,7 +45,7 @@ SPAN = "prompt_last"
 VALIDATION = 100
 """Matched validation pairs that choose the layer."""
 KEPT = ("problem", "last", "correction", "edit_ratio", "copied", "length_ratio", "is_wrong", "badness", "well_formed")
-"""What edits.jsonl keeps of a row of `steering.cells`."""
+"""What edits.jsonl keeps of a row of `steering.sweeping.cells`."""
 Row = dict[str, Any]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.curves.nulls import NULLS, family
 from analysis.dose import WELL_FORMED
 from analysis.summary import UNSTEERED, outcomes
-from steering.collapse import KINDS
+from steering.sweeping.collapse import KINDS
 
 
 def statistics_line(numbers: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from corrector.statistics import TIE
-from steering.collapse import WELL_FORMED
+from steering.sweeping.collapse import WELL_FORMED
 
 Row = dict[str, Any]
 LEVEL = 0.05

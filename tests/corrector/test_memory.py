@@ -213,7 +213,7 @@ def test_commands_say_what_they_need_and_refuse_before_they_begin(command, tmp_p
     real = check.free
     monkeypatch.setattr(check, "free", lambda device: 0 if loaded else real(device))
     loaded = []
-    for name in ("corrector.align", "steering.work", "corrector.upstreams.choice"):
+    for name in ("corrector.align", "steering.sweeping.work", "corrector.upstreams.choice"):
         monkeypatch.setattr(f"{name}.load", lambda *a, **k: loaded.append(a) or _load_unchecked(*a, **k))
     out = tmp_path / verb
     monkeypatch.setattr(sys, "argv", ["x", *flags, "--out", str(out)])

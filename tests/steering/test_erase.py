@@ -23,7 +23,7 @@ from steering import erase
 from steering.erase import Erase, run
 from steering.erase_tables import label, show, verdict
 from steering.interventions.erasure import Erasure
-from steering.positions import resolve
+from steering.interventions.positions import resolve
 
 D, LAYERS, NEW = 32, (1, 2), 8
 SPANS = ["prompt_last", "output", "prompt_last+output", "all", "question+last"]
