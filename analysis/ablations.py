@@ -23,9 +23,9 @@ from analysis.experiments.measured import AUROC, EDITS, RANDOM, SLOPE, Measured,
 from analysis.experiments.variants import Ablations
 from analysis.experiments.verbosity import VERBOSITY, verbosity
 from analysis.rounds import LENGTH, NOTE
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import crossed_mean
 
 Row = dict[str, Any]

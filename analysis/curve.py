@@ -35,8 +35,8 @@ from analysis.tables.curve import (
     statistics_line,
     unsteered_line,
 )
-from corrector.canonical import canonical
 from corrector.errors import run_cli
+from corrector.records.canonical import canonical
 
 __all__ = ["Curve", "dose_statistics", "report", "summarise"]
 

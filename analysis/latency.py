@@ -19,9 +19,9 @@ from rich.table import Table
 from analysis.claims.found import Found, lines, plain
 from analysis.drawing import cell, draw
 from analysis.rounds import WIDTH
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import bootstrap_mean, bootstrap_ratio
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from rich.console import Console
 from analysis.curves.nulls import told_apart
 from analysis.drawing import draw
 from analysis.tables.map import conditions, tables, verdict
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import TIE, Interval, bootstrap_mean, item_slopes, max_null_p
 from steering.sweeping.collapse import usable_range
 

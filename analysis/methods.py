@@ -22,9 +22,9 @@ from rich.table import Table
 from analysis.claims.found import Found, lines, plain
 from analysis.drawing import cell, draw
 from analysis.rounds import LENGTH, NOTE
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import TIE, Interval, bootstrap_mean, crossed_mean
 
 if TYPE_CHECKING:

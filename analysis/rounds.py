@@ -19,9 +19,9 @@ from rich.table import Table
 
 from analysis.claims.found import Found, finding, lines, plain
 from analysis.drawing import cell, draw
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import TIE, bootstrap_mean, mcnemar
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from rich.table import Table
 from analysis.claims.found import Found, finding, lines, plain
 from analysis.drawing import cell, draw
 from analysis.rounds import NOTE, WIDTH, load_answers, told
-from corrector.canonical import canonical, rounded
 from corrector.errors import run_cli
 from corrector.records import read_json
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import bootstrap_mean, bootstrap_ratio
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from analysis.dose import usable_range
 from analysis.drawing import draw
 from analysis.summary import CORRECTION, COUNTS, UPSTREAM, Records, load_records, select, summarise
 from analysis.tables.tradeoff import sentences, tables
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import bootstrap_mean, item_slopes
 
 COSTS = ("edit_ratio", "kl")

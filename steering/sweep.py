@@ -16,11 +16,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from corrector.blocks import Blocks
 from corrector.errors import UserError, run_cli
 from corrector.memory import check_fits
 from corrector.models import LanguageModel
 from corrector.records import RunFolder, default_name, read_json
+from corrector.records.blocks import Blocks
 from corrector.tasks.base import Task
 from probes.gate import gate
 from steering.controls import Battery, control_origins, drawn_battery, full_battery, load_battery

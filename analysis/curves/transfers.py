@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from corrector.canonical import rounded
 from corrector.errors import UserError
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import rounded
 from steering.transfers.slopes import measure
 
 

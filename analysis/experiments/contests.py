@@ -19,11 +19,11 @@ from analysis.experiments.systems import (
     trained,
 )
 from corrector import tasks
-from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
+from corrector.decoding.proxy import proxy
 from corrector.errors import UserError
 from corrector.loop import Alignment
-from corrector.proxy import proxy
 from corrector.records import RunFolder, default_name, read_json, read_rows
+from corrector.records.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.tasks.base import Problem, Split
 from corrector.upstreams import LocalUpstream, upstream_of
 

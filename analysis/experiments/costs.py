@@ -10,11 +10,11 @@ from tqdm.auto import tqdm
 
 from analysis.experiments.meter import metered
 from analysis.loops import Bed, about, beds, row
-from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.decoding import EVERY, Trick, Tricks
 from corrector.errors import UserError
 from corrector.loop import align
 from corrector.records import RunFolder, default_name
+from corrector.records.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.tasks.base import Problem, Split
 from corrector.upstreams import LocalUpstream
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from corrector.decoding.proxy import proxy
+from corrector.decoding.scoring import target_logprobs
 from corrector.errors import UserError
 from corrector.loop import Alignment, Mode, align
 from corrector.models import LanguageModel, load, references
-from corrector.proxy import proxy
 from corrector.recipes import recipe
-from corrector.scoring import target_logprobs
 from corrector.tasks.base import Problem, Task
 from corrector.upstreams import LocalUpstream, derived_seed
 

@@ -22,13 +22,13 @@ from analysis.experiments.variants import (
 )
 from analysis.loops import row as answer_row
 from corrector import tasks
-from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.errors import UserError
 from corrector.heldout import CLEARLY_BAD, CLEARLY_GOOD
 from corrector.loop import align
 from corrector.models import CARD, LanguageModel, load
 from corrector.recipes import Train
 from corrector.records import RunFolder, default_name
+from corrector.records.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.tasks.base import Pair, Split, Task
 from corrector.tasks.units import in_units
 from corrector.train import run_resolved

@@ -11,12 +11,12 @@ from tqdm.auto import trange
 
 from analysis.experiments.meter import metered
 from corrector import tasks
-from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.decoding import EVERY, PLAIN, Tricks, decode
 from corrector.errors import UserError
 from corrector.loop import Alignment, Mode, align
 from corrector.models import LanguageModel, load
 from corrector.records import RunFolder, default_name
+from corrector.records.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.tasks.base import Problem, Split, Task
 from corrector.upstreams import LocalUpstream, Request, ask, upstream_of
 

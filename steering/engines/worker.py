@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corrector.canonical import differing
-from corrector.environment import environment
 from corrector.errors import UserError
+from corrector.records.canonical import differing
+from corrector.records.environment import environment
 from corrector.tasks.base import Pair, Problem, Task
 from corrector.upstreams import LocalUpstream
 from steering.sweeping.grid import Grid

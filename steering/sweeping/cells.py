@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from corrector.decoding import Output, decode
+from corrector.decoding.scoring import kl_per_token
 from corrector.metrics import edit
 from corrector.models import LanguageModel
 from corrector.prompts import Encoded
-from corrector.scoring import kl_per_token
 from corrector.tasks.base import Pair, Task
 from steering.interventions import Gate, Intervention, Vector, make_bank
 from steering.operators import IDENTITY_AT_ZERO

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corrector.decoding import PLAIN, Output, Tricks, decode, unfit
+from corrector.decoding.scoring import divergence, kl_per_token
 from corrector.models import LanguageModel
 from corrector.prompts import Encoded
-from corrector.scoring import divergence, kl_per_token
 from corrector.tasks.base import Pair, Task
 from steering.interventions import Intervention, make_bank
 from steering.sweeping.cells import Cell, Setting, prompts_of, row

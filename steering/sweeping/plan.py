@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from corrector.decoding import EVERY, Trick
-from corrector.endpoint import Traffic
+from corrector.servers.endpoint import Traffic
 from corrector.tasks.base import Split
 from corrector.upstreams import Served
 from probes.directions import Method

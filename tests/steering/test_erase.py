@@ -14,9 +14,9 @@ import torch
 
 from corrector import tasks
 from corrector.decoding import LiveSteering, decode
+from corrector.decoding.scoring import kl_per_token
 from corrector.errors import UserError, run_cli
 from corrector.models import blocks, load
-from corrector.scoring import kl_per_token
 from probes.erasure import Eraser, Items, fit_in_order, leace
 from probes.spans import Sequence
 from steering import erase

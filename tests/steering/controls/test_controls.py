@@ -11,7 +11,7 @@ from corrector import tasks
 from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.prompts import template
-from corrector.tokenizers import bpe_tokenizer
+from corrector.training.tokenizers import bpe_tokenizer
 from probes.capture import Activations
 from probes.contrasts import INSTRUCTIONS
 from steering.controls import (

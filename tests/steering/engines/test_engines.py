@@ -16,8 +16,8 @@ import psutil
 import pytest
 import torch
 
-from corrector.blocks import Blocks
 from corrector.errors import UserError, run_cli
+from corrector.records.blocks import Blocks
 from steering import sweep
 from steering.engines import engine_of, worker
 from steering.engines.crew import MAX_RETRIES, share

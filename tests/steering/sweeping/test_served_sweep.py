@@ -2,8 +2,8 @@
 
 import pytest
 
-from corrector.endpoint import Traffic
 from corrector.errors import UserError
+from corrector.servers.endpoint import Traffic
 from corrector.upstreams import Served, ServerUpstream
 from steering.sweeping.plan import Sweep
 from steering.sweeping.work import equip, prepare
