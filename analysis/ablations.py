@@ -2,9 +2,9 @@
 
 python -m analysis.ablations --only identity warm-up --seeds 0 1 2
 
-trains what is not trained yet (analysis.variants says what, analysis.trials measures it), prints the tables, writes
-summary.csv and statistics.json into the run folder and draws ablations.png and ablations.pdf. As a module it reads run
-folders only, and loads no torch.
+trains what is not trained yet (analysis.experiments.variants says what, analysis.experiments.trials measures it),
+prints the tables, writes summary.csv and statistics.json into the run folder and draws ablations.png and ablations.pdf.
+As a module it reads run folders only, and loads no torch.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.claims.found import Found, lines, plain
 from analysis.drawing import cell, draw
-from analysis.found import Found, lines, plain
-from analysis.measured import AUROC, EDITS, RANDOM, SLOPE, Measured, tables
+from analysis.experiments.measured import AUROC, EDITS, RANDOM, SLOPE, Measured, tables
+from analysis.experiments.variants import Ablations
+from analysis.experiments.verbosity import VERBOSITY, verbosity
 from analysis.rounds import LENGTH, NOTE
-from analysis.variants import Ablations
-from analysis.verbosity import VERBOSITY, verbosity
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import crossed_mean
 
 Row = dict[str, Any]
@@ -159,7 +159,7 @@ def _cell(point: Row, value: str) -> str:
 
 def main(config: Ablations) -> None:
     """Run or resume, print, draw."""
-    from analysis.trials import run
+    from analysis.experiments.trials import run
 
     folder = run(config)
     report(folder)

@@ -64,7 +64,7 @@ class Budget:
     drafted: int = 8
     """Rows of the corrector whose drafts one forward verifies: 2**26 logits / (draft x Gemma's 256000)."""
     run: Path = ROOT / "figures" / "runs" / "sizes"
-    """Finished run of analysis.costs that the counts are measured in."""
+    """Finished run of analysis.experiments.costs that the counts are measured in."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Step:
 def measured(run: Path) -> dict[str, Any]:
     """Tokens fed a token of the answer, in the loop with all rounds: of the upstream, and of the largest corrector.
 
-    Padding and rejected drafts are counted (`analysis.meter`). UserError unless the run is finished.
+    Padding and rejected drafts are counted (`analysis.experiments.meter`). UserError unless the run is finished.
     """
     rows = read_rows(run, "answers")
     if not (run / "DONE").exists() or not rows:

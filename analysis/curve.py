@@ -16,8 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.curves.nulls import is_null
+from analysis.curves.sentences import sentence_line
 from analysis.dose import dose_statistics
-from analysis.lines import (
+from analysis.summary import CORRECTION, UPSTREAM, Records, load_records, outcomes, select, summarise
+from analysis.tables.curve import (
     absent_line,
     changes_lines,
     coefficient,
@@ -32,11 +35,8 @@ from analysis.lines import (
     statistics_line,
     unsteered_line,
 )
-from analysis.nulls import is_null
-from analysis.sentences import sentence_line
-from analysis.summary import CORRECTION, UPSTREAM, Records, load_records, outcomes, select, summarise
-from corrector.canonical import canonical
 from corrector.errors import run_cli
+from corrector.records.canonical import canonical
 
 __all__ = ["Curve", "dose_statistics", "report", "summarise"]
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.nulls import against_nulls, null_band, over
-from analysis.outcomes import improvement, loop_changes
-from analysis.sentences import sentence_dose
+from analysis.curves.nulls import against_nulls, null_band, over
+from analysis.curves.outcomes import improvement, loop_changes
+from analysis.curves.sentences import sentence_dose
 from analysis.summary import CORRECTION, Records, item_values, load_records, select, summarise
 from corrector.statistics import bootstrap_mean, item_slopes, line, spearman
-from steering.collapse import WELL_FORMED, usable_range
+from steering.sweeping.collapse import WELL_FORMED, usable_range
 
 __all__ = ["LEAST_COEFS", "LEAST_RATIO", "WELL_FORMED", "dose_statistics", "usable_range", "verdict"]
 

@@ -2,8 +2,8 @@
 
 python -m analysis.latency
 
-times both, one problem at a time (analysis.waits), prints the table, writes summary.csv and statistics.json into the
-run folder and draws latency.png and latency.pdf. As a module it reads run folders only, and loads no torch.
+times both, one problem at a time (analysis.experiments.waits), prints the table, writes summary.csv and statistics.json
+into the run folder and draws latency.png and latency.pdf. As a module it reads run folders only, and loads no torch.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.claims.found import Found, lines, plain
 from analysis.drawing import cell, draw
-from analysis.found import Found, lines, plain
 from analysis.rounds import WIDTH
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import bootstrap_mean, bootstrap_ratio
 
 if TYPE_CHECKING:
-    from analysis.waits import Latency
+    from analysis.experiments.waits import Latency
 
 Row = dict[str, Any]
 NOTE = (
@@ -130,7 +130,7 @@ def report(run: str | Path, console: Console | None = None) -> Row:
 
 def main(config: Latency) -> None:
     """Run or resume, print, draw."""
-    from analysis.waits import run
+    from analysis.experiments.waits import run
 
     folder = run(config)
     report(folder)
@@ -139,7 +139,7 @@ def main(config: Latency) -> None:
 
 def cli() -> None:
     """Parse the command line; here and not on import, so that reading a run loads no torch."""
-    from analysis.waits import Latency
+    from analysis.experiments.waits import Latency
 
     run_cli(Latency, main, "analysis.latency")
 

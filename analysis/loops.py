@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corrector import tasks
-from corrector.canonical import SIGNIFICANT_DIGITS, to_plain
-from corrector.endpoint import Traffic
 from corrector.errors import UserError
-from corrector.kept import Kept
 from corrector.loop import Alignment, align
 from corrector.models import ALIASES, LanguageModel, load
 from corrector.records import RunFolder, default_name
+from corrector.records.canonical import SIGNIFICANT_DIGITS, to_plain
+from corrector.records.kept import Kept
+from corrector.servers.endpoint import Traffic
 from corrector.tasks.base import Problem, Split, Task
 from corrector.upstreams import LocalUpstream, Served, ServerUpstream, Upstream, upstream_of
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
+from analysis.curves.nulls import told_apart
 from analysis.drawing import draw
-from analysis.map_tables import conditions, tables, verdict
-from analysis.nulls import told_apart
-from corrector.canonical import canonical, rounded
+from analysis.tables.map import conditions, tables, verdict
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import TIE, Interval, bootstrap_mean, item_slopes, max_null_p
-from steering.collapse import usable_range
+from steering.sweeping.collapse import usable_range
 
 if TYPE_CHECKING:
     from steering.mapping import Map

@@ -2,8 +2,8 @@
 
 python -m analysis.methods --task dialogue
 
-lets every method answer (analysis.contests), prints the table, writes summary.csv and statistics.json into the run
-folder and draws methods.png and methods.pdf. As a module it reads run folders only, and loads no torch.
+lets every method answer (analysis.experiments.contests), prints the table, writes summary.csv and statistics.json into
+the run folder and draws methods.png and methods.pdf. As a module it reads run folders only, and loads no torch.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from numpy import ndarray
 from rich.console import Console
 from rich.table import Table
 
+from analysis.claims.found import Found, lines, plain
 from analysis.drawing import cell, draw
-from analysis.found import Found, lines, plain
 from analysis.rounds import LENGTH, NOTE
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import TIE, Interval, bootstrap_mean, crossed_mean
 
 if TYPE_CHECKING:
-    from analysis.contests import Methods
+    from analysis.experiments.contests import Methods
 
 Row = dict[str, Any]
 Scores = Float[ndarray, "seed problem"]
@@ -181,7 +181,7 @@ def _table(numbers: Row) -> Table:
 
 def main(config: Methods) -> None:
     """Run or resume, print, draw."""
-    from analysis.contests import run
+    from analysis.experiments.contests import run
 
     folder = run(config)
     report(folder)
@@ -190,7 +190,7 @@ def main(config: Methods) -> None:
 
 def cli() -> None:
     """Parse the command line; here and not on import, so that reading a run loads no torch."""
-    from analysis.contests import Methods
+    from analysis.experiments.contests import Methods
 
     run_cli(Methods, main, "analysis.methods")
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corrector.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
 
 MATH, QA = ("arithmetic", "gsm8k"), ("dialogue",)
 """Tasks of each kind, for the claim that math uses more layers to decide than question answering."""

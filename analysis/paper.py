@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from analysis.claims import findings, judge
-from analysis.verdicts import document, table_of
+from analysis.claims.stream_aligner import findings, judge
+from analysis.claims.verdicts import document, table_of
 from corrector.errors import UserError, run_cli
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import tyro
 from analysis.trace.data import Caps, run_data
 from analysis.trace.page import render
 from corrector.errors import UserError, run_cli
-from corrector.rowfiles import write_whole
+from corrector.records.rowfiles import write_whole
 
 
 @dataclass(frozen=True)

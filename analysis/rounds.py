@@ -17,11 +17,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.claims.found import Found, finding, lines, plain
 from analysis.drawing import cell, draw
-from analysis.found import Found, finding, lines, plain
-from corrector.canonical import canonical, rounded
 from corrector.errors import UserError, run_cli
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import TIE, bootstrap_mean, mcnemar
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 python -m analysis.sizes --corrector arithmetic-s arithmetic-m arithmetic-l
 
-runs the loop one problem at a time (analysis.costs), prints the table, writes summary.csv and statistics.json into the
-run folder and draws sizes.png and sizes.pdf. As a module it reads run folders only, and loads no torch.
+runs the loop one problem at a time (analysis.experiments.costs), prints the table, writes summary.csv and
+statistics.json into the run folder and draws sizes.png and sizes.pdf. As a module it reads run folders only, and loads
+no torch.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from numpy import ndarray
 from rich.console import Console
 from rich.table import Table
 
+from analysis.claims.found import Found, finding, lines, plain
 from analysis.drawing import cell, draw
-from analysis.found import Found, finding, lines, plain
 from analysis.rounds import NOTE, WIDTH, load_answers, told
-from corrector.canonical import canonical, rounded
 from corrector.errors import run_cli
 from corrector.records import read_json
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import bootstrap_mean, bootstrap_ratio
 
 if TYPE_CHECKING:
-    from analysis.costs import Sizes
+    from analysis.experiments.costs import Sizes
 
 Row = dict[str, Any]
 SHARE = 0.9
@@ -172,7 +173,7 @@ def _table(numbers: Row) -> Table:
 
 def main(config: Sizes) -> None:
     """Run or resume, print, draw."""
-    from analysis.costs import run
+    from analysis.experiments.costs import run
 
     folder = run(config)
     report(folder)
@@ -181,7 +182,7 @@ def main(config: Sizes) -> None:
 
 def cli() -> None:
     """Parse the command line; here and not on import, so that reading a run loads no torch."""
-    from analysis.costs import Sizes
+    from analysis.experiments.costs import Sizes
 
     run_cli(Sizes, main, "analysis.sizes")
 

@@ -13,7 +13,7 @@ import pandas as pd
 from corrector.errors import UserError
 from corrector.records import read_json, read_rows
 from corrector.statistics import bootstrap_mean
-from steering.collapse import KINDS
+from steering.sweeping.collapse import KINDS
 
 CORRECTION, UNSTEERED, UPSTREAM = "correction", "none", "upstream"
 """Directions by name: the one under study, the unsteered rows, the loop without corrector."""
@@ -112,9 +112,9 @@ def summarise(run: str | Path | Records) -> pd.DataFrame:
     Rates are shares of items: `copied`, `well_formed`, `ended`, `right_after` of all whose label is known;
     `false_rewrite` (edited) of the `n_right` items that were right, `missed_rewrite` (copied) of the `n_wrong` that
     were wrong. Blank where nothing is known. `kl` is in nats a token, `dose` is |coef|·‖v‖ / mean‖h‖. `collapsed` is
-    the share that broke down and `collapse_<kind>` that of each kind (`steering.collapse`), where the rows tell.
-    `opened` is the share of items that a gate let be steered, where the sweep had one. Direction `upstream` has loop
-    columns only; `none` are the unsteered items, where they are not the lines at coefficient 0.
+    the share that broke down and `collapse_<kind>` that of each kind (`steering.sweeping.collapse`), where the rows
+    tell. `opened` is the share of items that a gate let be steered, where the sweep had one. Direction `upstream` has
+    loop columns only; `none` are the unsteered items, where they are not the lines at coefficient 0.
     """
     records = run if isinstance(run, Records) else load_records(run)
     lines: dict[Key, dict[str, Any]] = {key: _edit_line(rows) for key, rows in _cells(records.edits)}

@@ -16,13 +16,13 @@ from numpy import ndarray
 from rich.console import Console
 from scipy import stats
 
+from analysis.curves.pareto import TAIL, Measured, pareto, resampled
 from analysis.dose import usable_range
 from analysis.drawing import draw
-from analysis.pareto import TAIL, Measured, pareto, resampled
 from analysis.summary import CORRECTION, COUNTS, UPSTREAM, Records, load_records, select, summarise
-from analysis.tradeoff_tables import sentences, tables
-from corrector.canonical import canonical, rounded
+from analysis.tables.tradeoff import sentences, tables
 from corrector.errors import UserError, run_cli
+from corrector.records.canonical import canonical, rounded
 from corrector.statistics import bootstrap_mean, item_slopes
 
 COSTS = ("edit_ratio", "kl")

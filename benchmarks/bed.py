@@ -10,11 +10,11 @@ from corrector import tasks
 from corrector.models import LanguageModel
 from corrector.prompts import Encoded
 from corrector.tasks.base import Pair, Task
-from steering.cells import Cell, Setting, prompts_of
 from steering.controls import drawn_battery
-from steering.grid import Grid
-from steering.rows import edit_cells
-from steering.selection import Source, vectors
+from steering.sweeping.cells import Cell, Setting, prompts_of
+from steering.sweeping.grid import Grid
+from steering.sweeping.rows import edit_cells
+from steering.sweeping.selection import Source, vectors
 
 COEFS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 LAYER = 4

@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from corrector.environment import environment
 from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel
 from corrector.prompts import template
+from corrector.records.environment import environment
 from probes.backends import BACKENDS, pad
 from probes.capture import capture
 from probes.spans import Sequence

@@ -13,8 +13,8 @@ from benchmarks.bed import Bed
 from benchmarks.timing import Work
 from corrector.decoding import decode
 from steering.adapters import Backend, generate_steered
-from steering.cells import Cell, intervention
 from steering.interventions import Edit, make_bank
+from steering.sweeping.cells import Cell, intervention
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Row
-from corrector.environment import environment
+from corrector.records.environment import environment
 
 HOME = Path(__file__).parent
 PLOT = "../figures/gallery/cost.png"

@@ -16,7 +16,7 @@ from benchmarks.results import Row, rows_of
 from benchmarks.timing import Contestant, race
 from corrector.decoding import PLAIN
 from steering.controls import Battery
-from steering.crossing import unsteered
+from steering.sweeping.crossing import unsteered
 
 CELLS = 4
 """Cells a round on which HF generate is measured, where there are as many."""

@@ -13,7 +13,7 @@ from benchmarks.others import Others
 from benchmarks.results import Row, rows_of
 from benchmarks.timing import Contestant, Times, Work, race
 from corrector.decoding import PLAIN
-from steering.crossing import cross, unsteered
+from steering.sweeping.crossing import cross, unsteered
 
 LAB = "lab, edits and KL"
 

@@ -15,14 +15,14 @@ from rich.table import Table
 
 from corrector import tasks
 from corrector.decoding import EVERY, Trick, Tricks
-from corrector.endpoint import Traffic, traffic_line
 from corrector.errors import UserError, run_cli
-from corrector.kept import Kept
 from corrector.loop import Alignment, Mode, Round, align
 from corrector.memory import check_fits
 from corrector.memory.loops import looping
 from corrector.models import LanguageModel, load
 from corrector.records import RunFolder, default_name
+from corrector.records.kept import Kept
+from corrector.servers.endpoint import Traffic, traffic_line
 from corrector.statistics import bootstrap_mean
 from corrector.tasks.base import Problem, Split, Task
 from corrector.upstreams import Served, ServerUpstream, Upstream, upstream_of

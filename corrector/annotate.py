@@ -31,14 +31,14 @@ from corrector.annotators import (
 )
 from corrector.annotators.questions import Questions
 from corrector.annotators.shares import REWRITTEN
-from corrector.blocks import Blocks
-from corrector.canonical import canonical
-from corrector.chat import Chat, Server, Traffic, traffic_line
 from corrector.errors import UserError, run_cli
-from corrector.kept import Kept
 from corrector.models import load
 from corrector.records import WAITING, RunFolder, default_name
-from corrector.rowfiles import complete_rows
+from corrector.records.blocks import Blocks
+from corrector.records.canonical import canonical
+from corrector.records.kept import Kept
+from corrector.records.rowfiles import complete_rows
+from corrector.servers.chat import Chat, Server, Traffic, traffic_line
 from corrector.tasks.base import Split, Task
 from corrector.upstreams import Served, ServerUpstream, upstream_of
 

@@ -18,10 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from corrector import tasks
-from corrector.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
-from corrector.chat import Chat, Server, Traffic
 from corrector.errors import UserError, run_cli
-from corrector.findings import Finding, outcome_findings, plain, verdict_findings
 from corrector.judges import (
     Answer,
     Duel,
@@ -33,9 +30,12 @@ from corrector.judges import (
     load_reward_model,
     read_rubric,
 )
-from corrector.kept import Kept
+from corrector.judges.findings import Finding, outcome_findings, plain, verdict_findings
 from corrector.records import RunFolder, default_name, read_json, read_rows
-from corrector.rowfiles import write_whole
+from corrector.records.canonical import SIGNIFICANT_DIGITS, canonical, to_plain
+from corrector.records.kept import Kept
+from corrector.records.rowfiles import write_whole
+from corrector.servers.chat import Chat, Server, Traffic
 
 LINE = 140
 """Characters of a line of the table where it is not printed to a terminal."""

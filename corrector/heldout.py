@@ -16,10 +16,10 @@ import tyro
 
 from corrector import tasks
 from corrector.decoding import decode
+from corrector.decoding.scoring import target_logprobs
 from corrector.errors import UserError, run_cli
 from corrector.loop import align
 from corrector.models import CARD, LanguageModel, load
-from corrector.scoring import target_logprobs
 from corrector.statistics import wilson
 from corrector.tasks.base import Pair, Task
 from corrector.tasks.units import in_units

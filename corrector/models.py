@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from corrector.adapters import base_of, is_adapter, with_adapter
 from corrector.errors import UserError
-from corrector.hub import explained
-from corrector.hub import hub_answers as _hub_answers
+from corrector.loading.adapters import base_of, is_adapter, with_adapter
+from corrector.loading.hub import explained
+from corrector.loading.hub import hub_answers as _hub_answers
+from corrector.loading.options import LoadOptions, is_options_file, read_options, split_revision
+from corrector.loading.placement import devices_of, input_device, state
 from corrector.memory import check_weights
-from corrector.options import LoadOptions, is_options_file, read_options, split_revision
-from corrector.placement import devices_of, input_device, state
 from corrector.prompts import Encoded, Template, continuation, encode, template
 
 REFERENCES = Path(__file__).parent / "references"

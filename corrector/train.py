@@ -14,21 +14,21 @@ from typing import Any
 
 import torch
 
-from corrector.checkpoints import save, stored_as
-from corrector.distributed import Ranks, joined, leave
-from corrector.draws import answers_hash, counted
 from corrector.errors import UserError, run_cli
 from corrector.heldout import Heldout, variant
 from corrector.heldout import run as measure
-from corrector.lora import check_lora, with_lora
 from corrector.models import CARD, LanguageModel, load
-from corrector.preference import prefer
 from corrector.prompts import template
 from corrector.recipes import Train, recipe
-from corrector.states import STATE
 from corrector.tasks.base import Problem, Task, data_hash
-from corrector.tokenizers import bpe_tokenizer, word_tokenizer
-from corrector.training import train
+from corrector.training.checkpoints import save, stored_as
+from corrector.training.distributed import Ranks, joined, leave
+from corrector.training.draws import answers_hash, counted
+from corrector.training.loop import train
+from corrector.training.lora import check_lora, with_lora
+from corrector.training.preference import prefer
+from corrector.training.states import STATE
+from corrector.training.tokenizers import bpe_tokenizer, word_tokenizer
 
 BESIDE_WEIGHTS = ("out", "save_every", "evaluate", "store")
 """Fields that do not change the weights, so a resumed run may differ in them."""

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.ablations import ablation_statistics
-from analysis.measured import AUROC, RANDOM, SLOPE
+from analysis.experiments.measured import AUROC, RANDOM, SLOPE
 from analysis.rounds import LENGTH, told
 from corrector.records import read_json
 from figures import drawn, style

@@ -13,8 +13,8 @@ from typing import Literal
 
 import tyro
 
-from corrector.canonical import canonical
 from corrector.errors import UserError, run_cli
+from corrector.records.canonical import canonical
 from figures import style
 from figures.catalogue import FIGURES, GALLERY, ROOT, Listed
 from figures.drawn import Drawn, Row

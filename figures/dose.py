@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.curve import report, setting
+from analysis.curves.nulls import is_null
 from analysis.dose import WELL_FORMED, dose_statistics
-from analysis.nulls import is_null
 from analysis.summary import CORRECTION, UNSTEERED, load_records, outcomes, select, summarise
 from figures import dose_panels, drawn, style
 from figures.drawn import Drawn, Row, point

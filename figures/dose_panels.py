@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.curve import setting, size
-from analysis.nulls import family, is_null
+from analysis.curves.nulls import family, is_null
 from analysis.summary import CORRECTION, UNSTEERED, UPSTREAM, select
 from figures import style
 

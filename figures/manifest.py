@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from corrector.canonical import rounded
 from corrector.errors import UserError
 from corrector.records import read_json
+from corrector.records.canonical import rounded
 from figures.catalogue import Listed
 from figures.drawn import COLUMNS, Drawn, Row
 

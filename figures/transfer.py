@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.transfers import transfer_statistics
+from analysis.curves.transfers import transfer_statistics
 from figures import drawn, style
 from figures.drawn import Drawn, Row, point
 
@@ -38,7 +38,7 @@ class Table:
     """The plotted data: routes by target, its own vector first."""
 
     about: Row
-    """`analysis.transfers.transfer_statistics`."""
+    """`analysis.curves.transfers.transfer_statistics`."""
     panels: dict[str, list[Row]]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from corrector.errors import UserError
-from corrector.shapes import head_size
+from corrector.loading.shapes import head_size
 
 Site = Literal["resid_pre", "z", "attn_out", "mlp_out", "resid_post"]
 SITES: tuple[Site, ...] = get_args(Site)

@@ -17,19 +17,19 @@ from tqdm.auto import tqdm
 
 from corrector import tasks
 from corrector.decoding import Output, decode
+from corrector.decoding.scoring import kl_per_token
 from corrector.errors import UserError, run_cli
 from corrector.metrics import edit
 from corrector.models import LanguageModel, load
 from corrector.prompts import Encoded
 from corrector.records import RunFolder, default_name
-from corrector.scoring import kl_per_token
 from corrector.tasks.base import Pair, Task, check_disjoint, data_hash
 from probes.erasure import Eraser, Items, fit_in_order, matched, probe_scores
 from probes.spans import Sequence as Tokens
 from steering.erase_tables import show
 from steering.extract import contrast_of
 from steering.interventions.erasure import Erasure
-from steering.positions import check_span, resolve
+from steering.interventions.positions import check_span, resolve
 
 FITTED = ("leace", "mean_projection", "shuffled_labels", "complement")
 

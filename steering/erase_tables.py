@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from corrector.canonical import canonical
 from corrector.records import read_json, read_rows
+from corrector.records.canonical import canonical
 from probes.erasure import measure
 
 NOTE = "a miniature trained to show the effect (a model organism): this shows what the lab measures, no more."

@@ -33,10 +33,10 @@ from probes.contrasts import (
 from probes.directions import Direction, Method, fit
 from probes.separability import separability
 from probes.sites import Site
-from steering.cards import layer_table
 from steering.interventions import Gate
-from steering.origins import along, middle
 from steering.vectors import SteeringVector
+from steering.vectors.cards import layer_table
+from steering.vectors.origins import along, middle
 
 ContrastKind = Literal["copy_rewrite", "annotated", "teacher_forced", "minimal", "instruction"]
 
@@ -189,7 +189,7 @@ def _layers(
 ) -> dict[str, dict[str, float | None]]:
     """What the card says of every layer; dose = ‖v‖ / mean‖h‖ over both classes of the training contrast.
 
-    `origin` and `threshold` are projections h·u (`steering.origins`), so that the vector can clamp and gate.
+    `origin` and `threshold` are projections h·u (`steering.vectors.origins`), so that the vector can clamp and gate.
     """
     out: dict[str, dict[str, float | None]] = {}
     for k, direction in directions.items():

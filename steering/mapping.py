@@ -17,15 +17,15 @@ from corrector.models import LanguageModel, load
 from corrector.records import RunFolder, default_name
 from corrector.tasks.base import Pair, Split, Task, check_disjoint
 from probes.directions import Method
-from steering.bands import Row, bands, choose, dose, means
-from steering.cells import Cell, Setting
-from steering.conditions import Name, contrast_under, pairs_under
 from steering.controls import random_controls
-from steering.crossing import Unsteered, cross, unsteered
 from steering.extract import extract_vectors, with_standard
 from steering.interventions import Vector, make_bank
+from steering.interventions.positions import check_span
+from steering.maps.bands import Row, bands, choose, dose, means
+from steering.maps.conditions import Name, contrast_under, pairs_under
 from steering.operators import operator as operator_named
-from steering.positions import check_span
+from steering.sweeping.cells import Cell, Setting
+from steering.sweeping.crossing import Unsteered, cross, unsteered
 from steering.vectors import SteeringVector
 
 TOGETHER = 16
@@ -67,7 +67,7 @@ class Map:
     pairs: int = 120
     """Contrast pairs that the vector is fitted on (train split)."""
     fit_on: Name = "any"
-    """Pairs that the vector is fitted and bands are chosen on (steering.conditions names them)."""
+    """Pairs that the vector is fitted and bands are chosen on (steering.maps.conditions names them)."""
     measure_on: Name = "any"
     """Test pairs; other ones than fit_on show what the vector does out of distribution."""
     vector: Path | None = None

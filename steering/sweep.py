@@ -16,27 +16,27 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from corrector.blocks import Blocks
 from corrector.errors import UserError, run_cli
 from corrector.memory import check_fits
 from corrector.models import LanguageModel
 from corrector.records import RunFolder, default_name, read_json
+from corrector.records.blocks import Blocks
 from corrector.tasks.base import Task
 from probes.gate import gate
-from steering.cells import Setting
 from steering.controls import Battery, control_origins, drawn_battery, full_battery, load_battery
-from steering.doses import Calibration
 from steering.engines import Engine, engine_of, in_order
-from steering.gating import tell_opened
-from steering.grid import Grid, calibrated, read_factors, read_origins, written
-from steering.needs import needs_of
+from steering.interventions.positions import check_span
 from steering.operators import operator as operator_named
-from steering.plan import Sweep
-from steering.positions import check_span
-from steering.rows import EDITS, blocks_of, parse_rounds
-from steering.selection import SOURCES, Factor, Selection, Source, select, usable_on, vectors
+from steering.sweeping.cells import Setting
+from steering.sweeping.doses import Calibration
+from steering.sweeping.gating import tell_opened
+from steering.sweeping.grid import Grid, calibrated, read_factors, read_origins, written
+from steering.sweeping.needs import needs_of
+from steering.sweeping.plan import Sweep
+from steering.sweeping.rows import EDITS, blocks_of, parse_rounds
+from steering.sweeping.selection import SOURCES, Factor, Selection, Source, select, usable_on, vectors
+from steering.sweeping.work import Work, gating_of, given, prepare
 from steering.vectors import SteeringVector
-from steering.work import Work, gating_of, given, prepare
 
 
 def run(config: Sweep) -> Path:

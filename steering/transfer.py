@@ -26,12 +26,12 @@ from probes.capture import capture
 from probes.contrasts import contrast_pairs
 from probes.directions import Method
 from probes.spans import sequence
-from steering.cells import Cell, Setting, correct
 from steering.controls import random_controls
 from steering.extract import ContrastKind, contrast_of, extract_vectors
-from steering.positions import check_span
-from steering.slopes import show
-from steering.spaces import SpaceMap, procrustes, raw
+from steering.interventions.positions import check_span
+from steering.sweeping.cells import Cell, Setting, correct
+from steering.transfers.slopes import show
+from steering.transfers.spaces import SpaceMap, procrustes, raw
 from steering.vectors import SteeringVector
 
 How = Literal["raw", "procrustes", "shuffled"]

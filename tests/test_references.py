@@ -10,8 +10,8 @@ from corrector.loop import align
 from corrector.models import REFERENCES, load, references
 from corrector.recipes import BASELINES, RECIPES
 from corrector.upstreams import Choice, upstream_of
-from steering.cells import Cell, Setting, correct, mean
 from steering.extract import contrast_of, extract_vectors
+from steering.sweeping.cells import Cell, Setting, correct, mean
 
 NOT_SHIPPED = {"arithmetic-base"}
 """Only the start of arithmetic-l."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from analysis.curve import size
+from analysis.curves.nulls import family, is_null
 from analysis.dose import WELL_FORMED
-from analysis.lines import number
-from analysis.nulls import family, is_null
 from analysis.summary import CORRECTION, UNSTEERED, UPSTREAM, outcomes, select
+from analysis.tables.curve import number
 from analysis.trace.plots import Panel, across, axis, band, interval, line, margin, panel, words
 
 RATES = (("copied", "--third", "solid"), ("false_rewrite", "--bad", "solid"), ("missed_rewrite", "--fourth", "dash"))

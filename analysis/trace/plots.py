@@ -9,8 +9,8 @@ import html
 from collections.abc import Iterator
 from typing import Any
 
-from analysis.lines import coefficient, number
 from analysis.summary import CORRECTION, select
+from analysis.tables.curve import coefficient, number
 
 Panel = dict[str, Any]
 """`name`, `title`, `data` and `layout` of Plotly."""

@@ -187,7 +187,7 @@ def _project(h: Float[Tensor, "layer token d"], vector: SteeringVector) -> Any:
 
 def _scale(vector: SteeringVector, found: Sequence[Traced]) -> tuple[Any, Any, str]:
     """What is taken off and divided by, [layer, 1] each, and both in words."""
-    from steering.doses import mean_norms
+    from steering.sweeping.doses import mean_norms
 
     norms = mean_norms(vector.card)
     known = all(k in norms for k in vector.layers)

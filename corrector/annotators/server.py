@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from corrector.annotators.base import FAILED, Dropped, Sentence
 from corrector.annotators.replies import parse_annotation, request
-from corrector.chat import Chat, Message, traffic_line
+from corrector.servers.chat import Chat, Message, traffic_line
 from corrector.tasks.base import Annotation
 
 

@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 from corrector import models
 from corrector.errors import UserError
 from corrector.judges.base import Duel, Verdict, scored
-from corrector.kept import Kept
 from corrector.models import DTYPES, LanguageModel
 from corrector.prompts import template
+from corrector.records.kept import Kept
 
 
 @dataclass(frozen=True)

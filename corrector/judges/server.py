@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from corrector.chat import Chat, Message, Reply, traffic_line
 from corrector.errors import UserError
 from corrector.judges.base import Answer, Duel, Outcome, Verdict
+from corrector.servers.chat import Chat, Message, Reply, traffic_line
 
 RUBRICS = Path(__file__).parent / "rubrics"
 FORMAT = (

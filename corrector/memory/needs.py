@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from corrector.shapes import head_size
+from corrector.loading.shapes import head_size
 
 PER_WEIGHT = {"": 0.0, "8bit": 1.0, "4bit": 0.5}
 """Bytes of a quantised weight; what is kept in full (embeddings, norms) makes this a low estimate."""

@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrector.canonical import canonical
 from corrector.errors import UserError
-from corrector.fieldfiles import ENDINGS, read_fields
+from corrector.loading.fieldfiles import ENDINGS, read_fields
 from corrector.prompts.templates import FIELDS, Template, parts
+from corrector.records.canonical import canonical
 
 KINDS = {"corrector": str, "upstream": str, "correction_prefix": str, "turn": str, "system": str}
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corrector.packing import common_prefix
 from corrector.prompts.encoding import encode
 from corrector.prompts.templates import Template
+from corrector.training.packing import common_prefix
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from corrector.errors import UserError
-from corrector.grading import grade
 from corrector.tasks.base import Example, Pair, Problem, Split, Step, check_disjoint, split_of
 from corrector.tasks.dataset import Grouped, key_of, problem_id
 from corrector.tasks.fields import Fields
+from corrector.tasks.grading import grade
 from corrector.tasks.reading import rows_of
 
 STREAM = ("question", "prefix", "last", "correction")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from corrector.grading import grade, last_boxed
 from corrector.sentences import split_lines
 from corrector.tasks.base import Problem
 from corrector.tasks.dataset import DataSet
 from corrector.tasks.facts import Facts, Place, Said, Solution, copied
 from corrector.tasks.fields import Fields
+from corrector.tasks.grading import grade, last_boxed
 
 ANSWER = re.compile(r"#\s*Answer\s+(.+?)\s*\Z", re.S)
 """How the answers of PRM800K end."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from corrector.errors import UserError
-from corrector.hub import explained
+from corrector.loading.hub import explained
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 HUB = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<part>[\w./-]+))?")

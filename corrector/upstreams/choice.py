@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from corrector.endpoint import Traffic
 from corrector.errors import UserError
-from corrector.kept import Kept
 from corrector.models import load
+from corrector.records.kept import Kept
+from corrector.servers.endpoint import Traffic
 from corrector.tasks.base import Problem, Task
 from corrector.upstreams.base import Upstream
 from corrector.upstreams.local import LocalUpstream

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from corrector.endpoint import Endpoint
 from corrector.errors import UserError
-from corrector.hub import explained, hub_answers
+from corrector.loading.hub import explained, hub_answers
 from corrector.models import CARD
 from corrector.prompts import Template, template
+from corrector.servers.endpoint import Endpoint
 
 FLAG = "upstream-server"
 

@@ -16,11 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corrector.endpoint import Client, Reply, Traffic
 from corrector.errors import UserError
-from corrector.kept import Kept
 from corrector.prompts import Template, template
+from corrector.records.kept import Kept
 from corrector.sentences import complete_sentence
+from corrector.servers.endpoint import Client, Reply, Traffic
 from corrector.tasks.base import Task
 from corrector.upstreams.base import Request, State, derived_seed
 from corrector.upstreams.local import LOOKAHEAD

@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from corrector.errors import UserError
+from corrector.loading.placement import is_spread
 from corrector.models import LanguageModel
-from corrector.placement import is_spread
 
 T = TypeVar("T")
 Weights = tuple[tuple[int, int, int], ...]

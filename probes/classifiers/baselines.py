@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from corrector.decoding.scoring import target_logprobs
 from corrector.errors import UserError
 from corrector.models import LanguageModel, references
 from corrector.prompts import Encoded, token_ids
-from corrector.scoring import target_logprobs
 from corrector.tasks.base import Pair, Task
 from corrector.upstreams import REPLAY
 from probes.classifiers.items import Items

@@ -15,8 +15,8 @@ from probes.capture import Activations, capture_all
 from probes.sites import Site
 from steering.controls.drawn import Directions
 from steering.extract import ContrastKind, contrast_of
-from steering.origins import along, middle
 from steering.vectors import SteeringVector
+from steering.vectors.origins import along, middle
 
 States = tuple[Activations, Activations, list[int]]
 """Positives, negatives, and the length of every suffix, those of the positives first."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from corrector.errors import UserError
 from steering.engines.local import Engine, in_order
-from steering.plan import Sweep
+from steering.sweeping.plan import Sweep
 
 __all__ = ["Engine", "engine_of", "in_order"]
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from corrector.errors import UserError
 from steering.engines.local import Results
 from steering.engines.worker import Refusal
-from steering.rows import Block
+from steering.sweeping.rows import Block
 
 MAX_RETRIES = 3
 """Times that a block is tried again after its worker was lost."""

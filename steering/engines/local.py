@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 
-from steering.grid import Grid
-from steering.plan import Sweep
-from steering.rows import Block, Row, compute
-from steering.work import Work
+from steering.sweeping.grid import Grid
+from steering.sweeping.plan import Sweep
+from steering.sweeping.rows import Block, Row, compute
+from steering.sweeping.work import Work
 
 Results = Generator[tuple[Block, list[Row]]]
 Engine = Callable[[Sweep, Mapping[str, Work], Mapping[str, Grid], Sequence[Block]], Results]

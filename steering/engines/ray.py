@@ -19,10 +19,10 @@ from corrector.errors import UserError
 from steering.engines.crew import share
 from steering.engines.local import Engine, Results
 from steering.engines.worker import Worker, send
-from steering.grid import Grid
-from steering.plan import Sweep
-from steering.rows import Block
-from steering.work import Work
+from steering.sweeping.grid import Grid
+from steering.sweeping.plan import Sweep
+from steering.sweeping.rows import Block
+from steering.sweeping.work import Work
 
 STORE = 256 * 2**20
 """Bytes of shared memory of a cluster that is started here: items, vectors and rows are what passes through."""

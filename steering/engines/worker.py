@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corrector.canonical import differing
-from corrector.environment import environment
 from corrector.errors import UserError
+from corrector.records.canonical import differing
+from corrector.records.environment import environment
 from corrector.tasks.base import Pair, Problem, Task
 from corrector.upstreams import LocalUpstream
-from steering.grid import Grid
-from steering.plan import Sweep
-from steering.rows import Block, Row, compute
-from steering.work import Work, equip
+from steering.sweeping.grid import Grid
+from steering.sweeping.plan import Sweep
+from steering.sweeping.rows import Block, Row, compute
+from steering.sweeping.work import Work, equip
 
 
 @dataclass(frozen=True)

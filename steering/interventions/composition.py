@@ -32,7 +32,7 @@ class Edit:
     operator: str = "add"
     """add, ablate, clamp or rotate (`steering.operators`)."""
     span: str = "prompt_last"
-    """Tokens written to; the phases are the spans prompt, output and all (`steering.positions`)."""
+    """Tokens written to; the phases are the spans prompt, output and all (`steering.interventions.positions`)."""
     site: str = "resid_post"
     """What of a block is written."""
     head: int | None = None

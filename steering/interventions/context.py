@@ -12,7 +12,7 @@ from corrector.prompts import FIELDS, Encoded
 from steering.interventions.banks import Coef, Vector
 from steering.interventions.composition import Composition, Edit, compose
 from steering.interventions.gates import Gate
-from steering.tracking import Tracker
+from steering.interventions.tracking import Tracker
 
 
 @dataclass

@@ -16,11 +16,11 @@ from corrector.prompts import Encoded
 from probes.sites import Site, check_site
 from steering.interventions.banks import Coef, Vector, check_norms, coefficients, layers_of, make_bank
 from steering.interventions.gates import Gate
+from steering.interventions.positions import END, Range, check_span, overlap, resolve
 from steering.interventions.states import RowsState, joined, rows_state
 from steering.interventions.writes import Write, check_places, hooked
 from steering.operators import IDENTITY_AT_ZERO
 from steering.operators import operator as operator_named
-from steering.positions import END, Range, check_span, overlap, resolve
 
 
 class Intervention:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from corrector.prompts import Encoded
-from steering.positions import Range
+from steering.interventions.positions import Range
 
 RowsState = dict[str, Tensor]
 

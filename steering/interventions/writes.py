@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from corrector.errors import UserError
+from corrector.loading.shapes import head_size
 from corrector.models import blocks
-from corrector.shapes import head_size
 from probes.sites import SITES, Site, first, site_width, submodule
 
 Change = Callable[[Tensor], Tensor | None]

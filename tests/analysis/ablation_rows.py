@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.variants import Ablations
+from analysis.experiments.variants import Ablations
 from corrector.records import RunFolder
 
 N = 8

@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from analysis import trials
 from analysis.ablations import ablation_statistics, load_ablations, report
-from analysis.found import read
-from analysis.measured import Measured, auroc_parts, measured
-from analysis.variants import Ablations, check, jobs, variants
-from analysis.verbosity import verbosity
+from analysis.claims.found import read
+from analysis.experiments import trials
+from analysis.experiments.measured import Measured, auroc_parts, measured
+from analysis.experiments.variants import Ablations, check, jobs, variants
+from analysis.experiments.verbosity import verbosity
 from corrector import train as training
 from corrector.errors import UserError
 from corrector.records import read_rows

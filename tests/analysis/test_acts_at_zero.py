@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_curve import COEFS, N, alignment, edit, sweep_rows, write_run
 
 from analysis.curve import report
 from analysis.dose import dose_statistics
-from analysis.lines import changes_lines, condition_line, improvement_lines, unsteered_line
 from analysis.summary import ACTS_AT_ZERO, load_records, select, summarise
+from analysis.tables.curve import changes_lines, condition_line, improvement_lines, unsteered_line
 from analysis.tradeoff import tradeoff
 from corrector.errors import UserError
 from steering.operators import IDENTITY_AT_ZERO, OPERATORS
+from tests.analysis.test_curve import COEFS, N, alignment, edit, sweep_rows, write_run
 
 PLAIN, AT_ZERO = 0.5, 0.9
 CONDITION = {"when": "prompt_last", "side": "above", "layer": 4, "threshold": 1.25, "direction": "own"}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from analysis.experiments.waits import Latency, lengthened, run
 from analysis.latency import latency_statistics, load_waits, report
-from analysis.waits import Latency, lengthened, run
 from corrector import tasks
 from corrector.errors import UserError
 

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from analysis import map as module
 from analysis.map import main, map_statistics, report
-from analysis.map_tables import correction, steers, verdict
+from analysis.tables.map import correction, steers, verdict
 from corrector.errors import UserError
 from corrector.records import RunFolder
-from steering.bands import choose, dose, means
 from steering.mapping import Map
+from steering.maps.bands import choose, dose, means
 from steering.vectors import SteeringVector
 
 COEFS = (-2.0, -1.0, 1.0, 2.0)

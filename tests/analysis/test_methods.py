@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from analysis.contests import Methods, run, stage_of
+from analysis.experiments.contests import Methods, run, stage_of
+from analysis.experiments.systems import best_of, likelihoods, names, trained
 from analysis.methods import load_contest, methods_statistics, report, scores
-from analysis.systems import best_of, likelihoods, names, trained
 from corrector.errors import UserError
 
 SMALL = {"task": "dialogue", "method": ("upstream", "stream", "aligner", "sft"), "seeds": (0,), "problems": 4}
@@ -95,7 +95,7 @@ def test_the_upstream_of_a_method_that_writes_is_the_method_itself(finished):
 
 
 def test_cached_answers_stand_in_for_models_that_are_not_here_and_are_told(finished, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("analysis.systems.references", lambda: ["dialogue-0"])
+    monkeypatch.setattr("analysis.experiments.systems.references", lambda: ["dialogue-0"])
     monkeypatch.chdir(tmp_path)
     out = run(Methods(**SMALL, cache=finished, out=tmp_path / "again"))
     systems = {s["method"]: s["source"] for s in load_contest(out)[1]}
@@ -106,7 +106,7 @@ def test_cached_answers_stand_in_for_models_that_are_not_here_and_are_told(finis
 
 
 def test_partial_leaves_out_what_is_nowhere(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("analysis.systems.references", lambda: [])
+    monkeypatch.setattr("analysis.experiments.systems.references", lambda: [])
     monkeypatch.chdir(tmp_path)
     given = {**SMALL, "method": ("upstream", "sft", "dpo"), "seeds": (0, 1)}
     out = run(Methods(**given, partial=True, cache=finished, out=tmp_path / "part"))
@@ -125,7 +125,7 @@ def test_partial_leaves_out_what_is_nowhere(finished, tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_told_before_anything_runs(finished, tmp_path, monkeypatch, change, words):
-    monkeypatch.setattr("analysis.systems.references", lambda: ["dialogue-0"])
+    monkeypatch.setattr("analysis.experiments.systems.references", lambda: ["dialogue-0"])
     monkeypatch.chdir(tmp_path)
     given = {**SMALL, "cache": finished, **change}
     given["cache"] = tmp_path / given["cache"]

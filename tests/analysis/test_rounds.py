@@ -6,8 +6,8 @@ import pytest
 
 from analysis import loops
 from analysis.rounds import load_answers, rounds_statistics, values
-from corrector.endpoint import Traffic
 from corrector.errors import UserError
+from corrector.servers.endpoint import Traffic
 from corrector.upstreams import Served
 from tests.corrector.chat_server import Faulty
 

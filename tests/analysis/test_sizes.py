@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.costs import Sizes, run
-from analysis.meter import metered
+from analysis.experiments.costs import Sizes, run
+from analysis.experiments.meter import metered
 from analysis.rounds import load_answers
 from analysis.sizes import columns, converged, report, sizes_statistics
 from corrector import tasks

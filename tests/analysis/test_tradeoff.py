@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from analysis import tradeoff as module
-from analysis.pareto import Measured, front, pareto, resampled
+from analysis.curves.pareto import Measured, front, pareto, resampled
 from analysis.tradeoff import flips, item_table, main, reached_area, report, tradeoff
 from corrector.errors import UserError
 from corrector.records import RunFolder

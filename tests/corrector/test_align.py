@@ -15,7 +15,7 @@ from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel
 from corrector.prompts import template
 from corrector.tasks.base import Problem, Task
-from corrector.tokenizers import bpe_tokenizer
+from corrector.training.tokenizers import bpe_tokenizer
 from corrector.upstreams import LocalUpstream, ReplayUpstream, ReplayWriter, Request, ask
 from corrector.upstreams import choice as upstreams_module
 from steering.interventions import Intervention

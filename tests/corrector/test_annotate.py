@@ -16,10 +16,10 @@ from corrector.annotate import Annotate, run
 from corrector.annotators import Dropped, RuleAnnotator, Sentence, make, read_instruction
 from corrector.annotators.questions import Questions
 from corrector.annotators.replies import request
-from corrector.chat import Server, Traffic
 from corrector.decoding import Output
 from corrector.errors import UserError
 from corrector.models import LanguageModel
+from corrector.servers.chat import Server, Traffic
 from corrector.tasks.base import Annotation, Problem
 from corrector.tasks.jsonl import load_pairs
 from corrector.train import Train

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from corrector.chat import Server, Traffic
 from corrector.errors import UserError
 from corrector.evaluate import Evaluate, run
 from corrector.records import RunFolder
+from corrector.servers.chat import Server, Traffic
 
 QUICK = Traffic(concurrency=4, timeout=5.0, retries=1, backoff=0.01)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from corrector import checkpoints, training
 from corrector import train as module
 from corrector.errors import UserError, run_cli
 from corrector.heldout import variant
@@ -19,6 +18,8 @@ from corrector.prompts import encode
 from corrector.recipes import RECIPES, Train, recipe
 from corrector.tasks import NAMES
 from corrector.train import TAUGHT, given_recipe, new_model, resolve, run, run_resolved, training_texts
+from corrector.training import checkpoints
+from corrector.training import loop as training
 
 SIZES = "--d 32 --layers 1 --heads 2 --ff 48 --batch 2 --evaluate 0"
 TINY = f"--task jsonl --data pairs.jsonl --steps 3 {SIZES}"

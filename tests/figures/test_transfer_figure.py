@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from analysis.transfers import transfer_statistics
+from analysis.curves.transfers import transfer_statistics
 from corrector.errors import UserError
 from figures import style, transfer
 

@@ -14,16 +14,16 @@ import torch
 
 from corrector import tasks
 from corrector.decoding import LiveSteering, decode
+from corrector.decoding.scoring import kl_per_token
 from corrector.errors import UserError, run_cli
 from corrector.models import blocks, load
-from corrector.scoring import kl_per_token
 from probes.erasure import Eraser, Items, fit_in_order, leace
 from probes.spans import Sequence
 from steering import erase
 from steering.erase import Erase, run
 from steering.erase_tables import label, show, verdict
 from steering.interventions.erasure import Erasure
-from steering.positions import resolve
+from steering.interventions.positions import resolve
 
 D, LAYERS, NEW = 32, (1, 2), 8
 SPANS = ["prompt_last", "output", "prompt_last+output", "all", "question+last"]

@@ -12,9 +12,9 @@ from corrector.errors import UserError
 from corrector.models import load
 from corrector.records import RunFolder
 from steering import mapping
-from steering.bands import bands, choose, dose, means
-from steering.cells import Cell, Setting, correct
 from steering.mapping import Map, run
+from steering.maps.bands import bands, choose, dose, means
+from steering.sweeping.cells import Cell, Setting, correct
 
 ITEMS, VALIDATION = 3, 2
 

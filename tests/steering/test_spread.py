@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from corrector.decoding import PLAIN, Tricks, decode, unfit
+from corrector.decoding.scoring import kl_per_token
 from corrector.errors import UserError
+from corrector.loading.options import LoadOptions
+from corrector.loading.placement import devices_of, input_device, is_offloaded
 from corrector.loop import align
 from corrector.models import load
-from corrector.options import LoadOptions
-from corrector.placement import devices_of, input_device, is_offloaded
-from corrector.scoring import kl_per_token
 from corrector.tasks import get
 from corrector.tasks.base import Pair
 from corrector.upstreams import LocalUpstream

@@ -20,13 +20,13 @@ from corrector.errors import run_cli
 from corrector.models import load
 from probes.capture import capture, sequence
 from steering import sweep
-from steering.collapse import KINDS
 from steering.controls import battery
 from steering.engines import local
-from steering.selection import Source
 from steering.sweep import Sweep, run
+from steering.sweeping.collapse import KINDS
+from steering.sweeping.selection import Source
+from steering.sweeping.work import given
 from steering.vectors import SteeringVector
-from steering.work import given
 
 ROOT = Path(__file__).parents[2]
 ITEMS, PROBLEMS, BLOCK = 4, 2, 2

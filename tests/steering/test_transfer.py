@@ -22,9 +22,9 @@ from probes.classifiers.transfer import align
 from probes.spans import sequence
 from steering import transfer
 from steering.interventions import Intervention
-from steering.slopes import measure
-from steering.spaces import SpaceMap, mapped, procrustes, raw
 from steering.transfer import Transfer, check, prepare, run
+from steering.transfers.slopes import measure
+from steering.transfers.spaces import SpaceMap, mapped, procrustes, raw
 from steering.vectors import SteeringVector
 from tests.steering.conftest import save
 

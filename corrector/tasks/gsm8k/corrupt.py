@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from corrector.grading import number
+from corrector.tasks.grading import number
 from corrector.tasks.gsm8k.equations import NUMBER, SIGNS, Equation, Line, evaluate, statements, write_number
 
 KINDS = ("slip", "operand", "operation")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from corrector.grading import DIGITS, number
+from corrector.tasks.grading import DIGITS, number
 
 ANNOTATION = re.compile(r"<<([^<>]*)>>")
 NUMBER = re.compile(rf"(?<![\w.])(?:{DIGITS})(?!\w)|(?<=[xX\u00d7$])(?:{DIGITS})|(?:{DIGITS})")

@@ -9,7 +9,6 @@ from fractions import Fraction
 from typing import ClassVar
 
 from corrector.errors import UserError
-from corrector.grading import final_number, number, same_number
 from corrector.sentences import repeats, split_lines
 from corrector.tasks.base import (
     Annotation,
@@ -23,6 +22,7 @@ from corrector.tasks.base import (
     check_disjoint,
     split_of,
 )
+from corrector.tasks.grading import final_number, number, same_number
 from corrector.tasks.gsm8k.corrupt import FINAL, Corruption, carry, change_digit, numbers_in, operand, operation, slip
 from corrector.tasks.gsm8k.equations import NUMBER, SIGNS, Line, parse_line, result_of, statements
 from corrector.tasks.gsm8k.rows import load

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from corrector.errors import UserError
 from corrector.judges import Answer, Duel, ModelJudge, TaskJudge, check_pattern, load_reward_model
-from corrector.kept import Kept
+from corrector.records.kept import Kept
 from tests.conftest import build_tokenizer
 
 TEXTS = ["Tom has 2 apples.", "Ann buys 3 bags.", "no", "it is 7. it is 2.", "help"]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from corrector.chat import Chat, Server, Traffic
 from corrector.errors import UserError
 from corrector.judges import Answer, Duel, ServerJudge, parse_verdict, read_rubric
-from corrector.kept import Kept
+from corrector.records.kept import Kept
+from corrector.servers.chat import Chat, Server, Traffic
 
 QUICK = Traffic(concurrency=4, timeout=5.0, retries=1, backoff=0.01)
 

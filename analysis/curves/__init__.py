@@ -1,0 +1,1 @@
+"""What dose curves rest on: nulls, loop outcomes, sentences of the loop, fronts and transferred vectors."""

@@ -1,0 +1,1 @@
+"""What the commands print: numbers as tables, and what they come to in sentences."""

@@ -1,0 +1,1 @@
+"""How a model is found and loaded: options, the hub, adapters, placement."""

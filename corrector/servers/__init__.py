@@ -1,0 +1,1 @@
+"""OpenAI-compatible servers: posting with retries, and chats that are kept."""
