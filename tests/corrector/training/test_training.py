@@ -193,7 +193,7 @@ def test_an_aligner_learns_whole_corrections_and_where_each_sentence_begins(step
 
 
 def test_a_preference_is_no_row_of_this_loop(lm):
-    with pytest.raises(ValueError, match=r"trained by corrector\.preference"):
+    with pytest.raises(ValueError, match=r"trained by corrector\.training\.preference"):
         batch_at(0, POOL, TASK, lm, replace(CONFIG, method="dpo"))
 
 
