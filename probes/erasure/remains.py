@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from corrector.statistics import Interval, bootstrap_mean
 from probes.capture import Activations
