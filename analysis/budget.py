@@ -17,8 +17,6 @@ from corrector.statistics import bootstrap_ratio
 
 ROOT = Path(__file__).parents[1]
 GIB = 2**30
-CONTROLS = 32
-"""Controls of `--controls full`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ class Budget:
     """Test problems of the loops."""
     coefficients: int = 5
     """Coefficients of the sweep, 0 among them."""
+    controls: int = 34
+    """Directions of `--controls full`, at every coefficient but 0."""
     layers: int = 26
     """Layers of the corrector, for the map."""
     flops: float = 989e12
@@ -64,7 +64,7 @@ class Budget:
     drafted: int = 8
     """Rows of the corrector whose drafts one forward verifies: 2**26 logits / (draft x Gemma's 256000)."""
     run: Path = ROOT / "figures" / "runs" / "sizes"
-    """Finished run of analysis.experiments.costs that the counts are measured in."""
+    """Finished run of analysis.sizes that the counts are measured in."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def steps(config: Budget) -> list[Step]:
     of_upstream, of_corrector = (found[who][0] * c.answer_tokens for who in ("upstream", "corrector"))
     sentence = c.answer_tokens / c.sentences
     pair = whole + sentence  # what a row of edits feeds at most: question, prefix and sentence
-    cells = c.coefficients + (c.coefficients - 1) * CONTROLS
+    cells = c.coefficients + (c.coefficients - 1) * c.controls
 
     def rewritten(n: int) -> list[Part]:
         return [Part(c.corrector_params, c.corrector_cache, n * pair, n * sentence)]

@@ -54,11 +54,11 @@ def run(config: Heldout) -> dict[str, Any]:
     file = config.checkpoint / CARD
     if not file.is_file():
         raise UserError(f"{config.checkpoint} has no {CARD}; give a folder that corrector.train wrote")
+    if config.n < 1:
+        raise UserError(f"n={config.n} is below 1; choose --n 1 or more")
     lm = load(config.checkpoint, device=config.device, dtype=config.dtype)
     recipe = lm.card["recipe"]
     task = variant(recipe["task"], config.data, recipe.get("opener", ""), recipe.get("unit", 1))
-    if config.n < 1:
-        raise UserError(f"n={config.n} is below 1; choose --n 1 or more")
     if not (n := min(config.n, task.size("test"))):
         raise UserError(f"task {task.name!r} has no test questions; give --data with more of them")
     scores = measure_of(lm)(lm, task, n, config.seed)

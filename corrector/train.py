@@ -34,7 +34,7 @@ BESIDE_WEIGHTS = ("out", "save_every", "evaluate", "store")
 """Fields that do not change the weights, so a resumed run may differ in them."""
 TAUGHT = ("unit", "identity", "warmup", "noise")
 """Fields that say which corrections a stream corrector is taught."""
-SIZES = ("device", "precision", "checkpointing", "accumulate", "shard", "lora_rank", "lora_merge")
+OWN_LOOP = ("device", "precision", "checkpointing", "accumulate", "shard", "lora_rank", "lora_merge")
 """Fields of the lab's own training loop, which trl's does not read."""
 
 
@@ -162,7 +162,7 @@ def _check(config: Train) -> None:
         raise UserError(f"accumulate={config.accumulate}: choose --accumulate 1 or more")
     if config.compile and config.shard:
         raise UserError("compile=True and shard=True were never run together; leave one of them out")
-    other = [name for name in SIZES if getattr(config, name) != getattr(Train(), name)]
+    other = [name for name in OWN_LOOP if getattr(config, name) != getattr(Train(), name)]
     if config.method == "dpo" and other:
         raise UserError(
             f"{other[0]}={getattr(config, other[0])!r} is not for --method dpo, which trl trains; leave it out"

@@ -138,7 +138,7 @@
     const item = $("item").value;
     const i = places.rows.get(`${item}|${stop.direction}|${stop.coef}`);
     const any = i ?? places.items.get(Number(item));
-    const label = [wrong(any), edit.kind?.(any), edit.badness?.(any) === null ? "" : `badness ${edit.badness?.(any)}`].filter(Boolean).join(", ");
+    const label = [wrong(any), edit.kind?.(any), (edit.badness?.(any) ?? null) === null ? "" : `badness ${edit.badness?.(any)}`].filter(Boolean).join(", ");
     $("sentence").replaceChildren(describe(
       ["question", edit.question(any) ?? ""], ["prefix", edit.prefix(any) || "(none)"], ["last", edit.last(any), el("span", { class: "muted" }, `  (${label})`)],
       ["correction", i === undefined ? "no row was recorded here" : edit.correction(i) || "(empty)"],

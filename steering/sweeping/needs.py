@@ -8,12 +8,10 @@ from corrector.decoding import Tricks
 from corrector.memory import Memory, Share, added, decoding, held
 from corrector.memory.loops import looping
 from steering.sweeping.crossing import BATCH
-from steering.sweeping.plan import BATCH_SIZE, LOOPS, Sweep
+from steering.sweeping.plan import BATCH_SIZE, FULL_CONTROLS, LOOPS, Sweep
 from steering.sweeping.selection import SOURCES
 from steering.sweeping.work import Work
 
-FULL = 32
-"""Controls of `--controls full`: directions of every kind, and the prompts."""
 WIDE = 4
 """Bytes of a captured float32."""
 
@@ -38,7 +36,7 @@ def _turns(config: Sweep, work: Work) -> list[Memory]:
     lm, new = work.lm, work.task.max_sentence_tokens
     steered = len({c for c in config.coef if c})
     coefficients = steered + 1
-    cells = coefficients + steered * (FULL if config.controls == "full" else config.controls)
+    cells = coefficients + steered * (FULL_CONTROLS if config.controls == "full" else config.controls)
     prompts = [lm.encode(p.question, p.prefix, p.last) for p in work.pairs]
     longest = max(map(len, prompts))
     draft = sorted(end - start + 1 for start, end in (p.spans["last"] for p in prompts))[-config.block :]

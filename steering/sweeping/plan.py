@@ -17,6 +17,8 @@ from steering.sweeping.gating import Side, When
 BATCH_SIZE = 64
 LOOPS: dict[str, Split] = {"validation": "validation", "alignments": "test"}
 """Files of loop rows in the order in which they are written, and the split of their problems."""
+FULL_CONTROLS = 34
+"""Directions of `--controls full` (steering.controls): random, orthogonal and shuffled ones, length, other layers."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import tyro
 import corrector.errors
 from analysis.budget import Budget, check, main, measured, said, steps, table
 from corrector.errors import UserError
+from corrector.records import read_rows
+from steering.sweeping.plan import FULL_CONTROLS
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "full-size.md"
@@ -105,3 +107,9 @@ def test_numbers_that_give_no_hours_are_refused(tmp_path):
             check(config)
     with pytest.raises(UserError, match="no finished run"):
         steps(Budget(run=tmp_path))
+
+
+def test_the_full_battery_has_as_many_directions_as_a_run_of_it():
+    rows = read_rows(ROOT / "figures" / "runs" / "fig8-dialogue-0", "edits")
+    steered = {row["direction"] for row in rows} - {"correction", "none"}
+    assert len(steered) == FULL_CONTROLS == Budget().controls
