@@ -31,7 +31,7 @@ from steering.sweeping.cells import Setting
 from steering.sweeping.doses import Calibration
 from steering.sweeping.gating import tell_opened
 from steering.sweeping.grid import Grid, calibrated, read_factors, read_origins, written
-from steering.sweeping.needs import needs_of
+from steering.sweeping.needs import models_of, needs_of
 from steering.sweeping.plan import Sweep
 from steering.sweeping.rows import EDITS, blocks_of, parse_rounds
 from steering.sweeping.selection import SOURCES, Factor, Selection, Source, select, usable_on, vectors
@@ -84,8 +84,7 @@ def measure(
 
 def _tell_memory(config: Sweep, works: Mapping[str, Work]) -> None:
     """Say what the run will need; UserError where that is not free. Ray's workers are other processes."""
-    models = [lm for work in works.values() for of in (work, work.upstream) if (lm := getattr(of, "lm", None))]
-    devices = [device for lm in models for device in lm.devices]
+    devices = [device for lm in models_of(works) for device in lm.devices]
     cure = "a smaller --block, fewer --tricks (prefix and shared keep keys and values), --dtype bfloat16"
     tqdm.write(f"memory: {check_fits(needs_of(config, works), devices, cure)}", file=sys.stderr)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from corrector.decoding import Tricks
 from corrector.memory import Memory, Share, added, decoding, held
 from corrector.memory.loops import looping
+from corrector.models import LanguageModel
 from steering.sweeping.crossing import BATCH
 from steering.sweeping.plan import BATCH_SIZE, FULL_CONTROLS, LOOPS, Sweep
 from steering.sweeping.selection import SOURCES
@@ -18,17 +19,17 @@ WIDE = 4
 
 def needs_of(config: Sweep, works: Mapping[str, Work]) -> Memory:
     """The weights of all tasks' models, and the most that edits, loops or captured activations take at a time."""
-    weights = added([held(model) for model in _models(works)])
+    weights = added([held(lm.model) for lm in models_of(works)])
     turns = [turn for work in works.values() for turn in _turns(config, work)]
     most = max(turns, key=lambda turn: turn.beside_weights)
     return Memory(weights.parameters, weights.weights, most.cache, most.logits, most.activations)
 
 
-def _models(works: Mapping[str, Work]) -> list[object]:
-    """Every model once; the run holds those of all tasks at once."""
+def models_of(works: Mapping[str, Work]) -> list[LanguageModel]:
+    """Every model of a run once, correctors and upstreams in this process; a run holds those of all tasks at once."""
     holders = [holder for work in works.values() for holder in (work, work.upstream)]
-    models = [lm.model for holder in holders if (lm := getattr(holder, "lm", None)) is not None]
-    return list({id(model): model for model in models}.values())
+    models = [lm for holder in holders if (lm := getattr(holder, "lm", None)) is not None]
+    return list({id(lm.model): lm for lm in models}.values())
 
 
 def _turns(config: Sweep, work: Work) -> list[Memory]:
