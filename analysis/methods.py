@@ -19,7 +19,7 @@ from numpy import ndarray
 from rich.console import Console
 from rich.table import Table
 
-from analysis.claims.found import Found, lines, plain
+from analysis.claims.found import Found, by_seed, finding, lines, plain
 from analysis.drawing import cell, draw
 from analysis.rounds import LENGTH, NOTE
 from corrector.errors import UserError, run_cli
@@ -125,12 +125,8 @@ def _lead(ours: ndarray, our_seeds: list[int], own: ndarray, own_seeds: list[int
 
 
 def _found(key: str, own: Scores, values: Scores, boot: int) -> Found:
-    mean = crossed_mean(values, seed=boot)
-    by_seed = ", ".join(f"{v:.2f}" for v in values.mean(1))
-    note = f"by training seed {by_seed}" if len(own) > 1 else "nothing is trained, or one seed"
-    low, high = (None if x != x else x for x in (mean.low, mean.high))
     subject = f"{len(own)} seeds" if len(own) > 1 else "1 run"
-    return Found(key, subject, mean.mean, low, high, mean.n, note)
+    return finding(key, subject, values, boot, by_seed(values) or "nothing is trained, or one seed")
 
 
 def _numbers(name: str, of: Interval) -> Row:

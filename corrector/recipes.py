@@ -129,7 +129,23 @@ RECIPES: dict[str, Train] = {
     "gsm8k": Train(task="gsm8k", vocabulary=2048, pool=8000, steps=12000, compile=True),
 }
 """In the order in which they are trained."""
-STARTS = ("arithmetic-base",)
+
+
+def _again(seed: int) -> dict[str, Train]:
+    """The correctors of arithmetic from another seed; l goes on from a base of its own, one seed below it as always."""
+    large = RECIPES["arithmetic-l"]
+    return {
+        **{
+            f"arithmetic-{size}-{seed}": replace(RECIPES[f"arithmetic-{size}"], seed=seed)
+            for size in ("s", "m", "base")
+        },
+        f"arithmetic-l-{seed}": replace(large, init=f"{large.init}-{seed}", seed=large.seed + seed),
+    }
+
+
+SEEDS: dict[str, Train] = {**_again(1), **_again(2)}
+"""Correctors from other training seeds: trained, not shipped, as they would not fit; dialogue's ship."""
+STARTS = ("arithmetic-base", "arithmetic-base-1", "arithmetic-base-2")
 """Only the start of another recipe: trained, not shipped."""
 
 
@@ -161,15 +177,15 @@ def _baselines(task: str, like: Train, half: Train, suffix: str = "") -> dict[st
 
 BASELINES: dict[str, Train] = {
     **_baselines("dialogue", _DIALOGUE, replace(_DIALOGUE, d=96, layers=5, ff=272)),
-    **{f"arithmetic-s-{seed}": replace(RECIPES["arithmetic-s"], seed=seed) for seed in (1, 2)},
     **_baselines("arithmetic", RECIPES["arithmetic-s"], replace(_ARITHMETIC, d=48, layers=3, ff=160), "-s"),
 }
-"""What the correctors are compared with, and correctors of other seeds."""
+"""What the correctors are compared with."""
+KNOWN: dict[str, Train] = RECIPES | SEEDS | BASELINES
+"""Every recipe by the name of the checkpoint it makes."""
 
 
 def recipe(name: str) -> Train:
     """A recipe by the name of the checkpoint it makes; UserError names the ones there are."""
-    known = RECIPES | BASELINES
-    if name not in known:
-        raise UserError(f"recipe={name!r} is not one of {', '.join(known)}; choose --recipe among them")
-    return known[name]
+    if name not in KNOWN:
+        raise UserError(f"recipe={name!r} is not one of {', '.join(KNOWN)}; choose --recipe among them")
+    return KNOWN[name]

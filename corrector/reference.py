@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corrector.errors import UserError, run_cli
 from corrector.models import REFERENCES
-from corrector.recipes import BASELINES, RECIPES, STARTS, Train
+from corrector.recipes import KNOWN, RECIPES, STARTS, Train
 from corrector.train import run as train
 
 
@@ -18,18 +18,17 @@ class Reference:
     """Retrain references and put them where `corrector.load` finds them. A stopped run resumes."""
 
     names: tuple[str, ...] = tuple(RECIPES)
-    """References to retrain; baselines too, by name."""
+    """References to retrain; other seeds and baselines too, by name."""
     data: str = ""
     """Folder of the GSM8K files; without it, and without CORRECTOR_LAB_DATA, gsm8k is left as it is."""
 
 
 def run(config: Reference) -> None:
     """Train one recipe after the other, each in runs/, and replace the shipped checkpoint by it."""
-    known = RECIPES | BASELINES
-    if unknown := [name for name in config.names if name not in known]:
-        raise UserError(f"reference {unknown[0]!r} is not one of {', '.join(known)}; choose --names among them")
+    if unknown := [name for name in config.names if name not in KNOWN]:
+        raise UserError(f"reference {unknown[0]!r} is not one of {', '.join(KNOWN)}; choose --names among them")
     for name in config.names:
-        task = known[name].task
+        task = KNOWN[name].task
         if task == "gsm8k" and not config.data and "CORRECTOR_LAB_DATA" not in os.environ:
             print(f"{name}: left as it is, since no GSM8K data was given (--data)")
             continue

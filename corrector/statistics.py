@@ -86,16 +86,36 @@ def crossed_mean(values: Float[ndarray, "seed problem"], n_resamples: int = 2000
     pigeonhole bootstrap). With one seed only problems are resampled. `n` is the number of problems.
     """
     x = np.asarray(values, dtype=float)
-    if not x.size:
+    if x.ndim == 2 and x.shape[1] == 1 and np.isfinite(x).all():
+        return Interval(float(x.mean()), float("nan"), float("nan"), 1)
+    low, high = _ends(crossed_means(x, n_resamples, seed))
+    return Interval(float(x.mean()), low, high, x.shape[1])
+
+
+def crossed_means(
+    values: Float[ndarray, "seed problem"], n_resamples: int = 2000, seed: int = 0
+) -> Float[ndarray, " resample"]:
+    """The means that `crossed_mean` takes its interval from; arrays of one shape are resampled alike."""
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 2 or not x.size:
         raise UserError(f"crossed_mean got values of shape {x.shape}; give one row a seed, one column a problem")
     if not np.isfinite(x).all():
         raise UserError(f"crossed_mean got {int((~np.isfinite(x)).sum())} missing values; leave their problems out")
     n_seeds, n = x.shape
-    if n < 2:
-        return Interval(float(x.mean()), float("nan"), float("nan"), n)
     means = np.einsum("rs,sp,rp->r", _resamples(n_seeds, n_resamples, seed + 1), x, _resamples(n, n_resamples, seed))
-    low, high = _ends(means / (n_seeds * n))
-    return Interval(float(x.mean()), low, high, n)
+    return means / (n_seeds * n)
+
+
+def crossed_ratio(
+    over: Float[ndarray, "seed problem"], under: Float[ndarray, "seed problem"], n_resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Σ over / Σ under of pairs, its interval from resampled training seeds and problems, as `crossed_mean`'s."""
+    a, b = np.asarray(over, dtype=float), np.asarray(under, dtype=float)
+    if (b <= 0).any():
+        raise UserError(f"crossed_ratio divides by {float(b.min())}; give positive values below the line")
+    drawn = crossed_means(a, n_resamples, seed) / crossed_means(b, n_resamples, seed)
+    low, high = _ends(drawn) if a.shape[1] > 1 else (float("nan"), float("nan"))
+    return Interval(float(a.sum() / b.sum()), low, high, a.shape[1])
 
 
 def bootstrap_ratio(over: Numbers, under: Numbers, n_resamples: int = 2000, seed: int = 0) -> Interval:

@@ -8,7 +8,7 @@ from corrector import tasks
 from corrector.heldout import corrector_scores
 from corrector.loop import align
 from corrector.models import REFERENCES, load, references
-from corrector.recipes import BASELINES, RECIPES
+from corrector.recipes import KNOWN, RECIPES
 from corrector.upstreams import Choice, upstream_of
 from steering.extract import contrast_of, extract_vectors
 from steering.sweeping.cells import Cell, Setting, correct, mean
@@ -37,7 +37,7 @@ def test_a_card_says_how_its_weights_came_about(name):
     weights = (REFERENCES / name / "model.safetensors").read_bytes()
     assert card["weights_sha256"] == hashlib.sha256(weights).hexdigest()[:16]
     assert card["recipe"]["recipe"] == name and card["minutes"] > 0 and len(card["data_hash"]) == 16
-    recipe = (RECIPES | BASELINES)[name]
+    recipe = KNOWN[name]
     assert (card["recipe"]["seed"], card["recipe"]["steps"]) == (recipe.seed, recipe.steps)
     assert card["held_out"] and card["model_organism"]
 

@@ -6,9 +6,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jaxtyping import Float
 from numpy import ndarray
 
-from corrector.statistics import bootstrap_mean
+from corrector.statistics import bootstrap_mean, crossed_mean
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,21 @@ def finding(
     null: float = 0.0,
     groups: Sequence[Hashable] | ndarray | None = None,
 ) -> Found:
-    """The mean of some numbers, one a problem (or grouped by problem), with its bootstrap interval."""
-    mean = bootstrap_mean(numbers, groups, seed=seed)
+    """The mean of some numbers, one a problem (or grouped by problem), with its bootstrap interval.
+
+    Of an array [seed, problem] the interval resamples training seeds and problems.
+    """
+    if isinstance(numbers, ndarray) and numbers.ndim == 2:
+        mean = crossed_mean(numbers, seed=seed)
+    else:
+        mean = bootstrap_mean(numbers, groups, seed=seed)
     low, high = (None if x != x else x for x in (mean.low, mean.high))
     return Found(key, subject, mean.mean, low, high, mean.n, note, null)
+
+
+def by_seed(values: Float[ndarray, "seed problem"]) -> str:
+    """The mean of each training seed, for a note; empty of one seed."""
+    return f"by training seed {', '.join(f'{v:.2f}' for v in values.mean(1))}" if len(values) > 1 else ""
 
 
 def plain(found: Sequence[Found]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.experiments.standins import SHIPPED, refusal
 from analysis.experiments.systems import (
     UNTRAINED,
     Method,
@@ -22,14 +23,12 @@ from corrector import tasks
 from corrector.decoding.proxy import proxy
 from corrector.errors import UserError
 from corrector.loop import Alignment
-from corrector.records import RunFolder, default_name, read_json, read_rows
+from corrector.records import RunFolder, default_name, read_rows
 from corrector.records.canonical import SIGNIFICANT_DIGITS, to_plain
 from corrector.tasks.base import Problem, Split
 from corrector.upstreams import LocalUpstream, upstream_of
 
 Row = dict[str, Any]
-CACHED = Path(__file__).parents[2] / "figures" / "runs"
-"""Finished runs that ship with the lab."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _cache(config: Methods, problems: list[str], absent: list[Entry]) -> dict[tu
     """
     if not absent:
         return {}
-    folder = CACHED / f"methods-{config.task}" if config.cache == Path() else config.cache
+    folder = SHIPPED / f"methods-{config.task}" if config.cache == Path() else config.cache
     out, reason = _cached(config, problems, folder)
     if (missing := [e for e in absent if _key(e) not in out]) and not config.partial:
         raise UserError(
@@ -167,12 +166,8 @@ def _cached(
     config: Methods, problems: list[str], folder: Path
 ) -> tuple[dict[tuple[str, int], tuple[Row, list[Row]]], str]:
     """What a finished run has for these problems, by method and seed, and why it lacks the others."""
-    if not (folder / "DONE").is_file():
-        return {}, f"no finished run in {folder}"
-    then, now = read_json(folder, "config"), to_plain(config, "config")
-    free = {"method", "seeds", "partial", *(f for f, spec in Methods.__dataclass_fields__.items() if spec.metadata)}
-    if changed := [f for f in now if f not in free and then.get(f) != now[f]]:
-        return {}, f"{folder} was made with another {changed[0]}"
+    if reason := refusal(folder, config, ("method", "seeds", "partial")):
+        return {}, reason
     answers = read_rows(folder, "answers")
     out: dict[tuple[str, int], tuple[Row, list[Row]]] = {}
     for told in read_rows(folder, "systems"):

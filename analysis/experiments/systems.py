@@ -14,7 +14,7 @@ from corrector.decoding.scoring import target_logprobs
 from corrector.errors import UserError
 from corrector.loop import Alignment, Mode, align
 from corrector.models import LanguageModel, load, references
-from corrector.recipes import recipe
+from corrector.recipes import KNOWN, recipe
 from corrector.tasks.base import Problem, Task
 from corrector.upstreams import LocalUpstream, derived_seed
 
@@ -72,16 +72,29 @@ def trained(name: str, retrain: bool) -> str | None:
 
     With `retrain` it is the one in runs/, trained now (or resumed) where it is not finished.
     """
-    folder = Path("runs") / f"train-{name}"
+    folder = _folder(name)
     if retrain:
-        from corrector.train import run_resolved
-
-        if not (folder / "card.json").is_file():
-            run_resolved(replace(recipe(name), recipe=name, out=folder))
-        return str(folder)
+        return str(_train(name))
     if name in references():
         return name
     return str(folder) if (folder / "card.json").is_file() else None
+
+
+def _folder(name: str) -> Path:
+    return Path("runs") / f"train-{name}"
+
+
+def _train(name: str) -> Path:
+    """The finished checkpoint of a recipe, and of the one that it starts from before it."""
+    from corrector.train import run_resolved
+
+    folder, config = _folder(name), recipe(name)
+    if not (folder / "card.json").is_file():
+        for start in KNOWN:
+            if config.init == str(_folder(start)):
+                _train(start)
+        run_resolved(replace(config, recipe=name, out=folder))
+    return folder
 
 
 def best_of(stage: Stage, problems: Sequence[Problem], n: int, temperature: float) -> list[Alignment]:

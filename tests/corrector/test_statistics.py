@@ -13,6 +13,7 @@ from corrector.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
     crossed_mean,
+    crossed_ratio,
     item_slopes,
     line,
     max_null_p,
@@ -183,6 +184,17 @@ def test_a_crossed_mean_of_nothing_or_with_gaps_is_refused() -> None:
     for bad in (np.zeros((0, 2)), np.array([[1.0, float("nan")]])):
         with pytest.raises(UserError, match="crossed_mean got"):
             crossed_mean(bad)
+
+
+def test_crossed_ratios_are_of_sums_and_hold_the_spread_of_seeds() -> None:
+    under = np.random.default_rng(0).uniform(1.0, 2.0, (1, 50)).repeat(3, axis=0)
+    same, apart = crossed_ratio(3 * under, under), crossed_ratio(np.array([[1.0], [3.0], [5.0]]) * under, under)
+    assert (same.mean, same.low, same.high, same.n) == pytest.approx((3.0, 3.0, 3.0, 50))
+    assert apart.mean == pytest.approx(3.0) and apart.low < 2 and apart.high > 4
+    one, flat = crossed_ratio(under[:1] ** 2, under[:1]), bootstrap_ratio(under[0] ** 2, under[0])
+    assert (one.mean, one.low, one.high) == pytest.approx((flat.mean, flat.low, flat.high))
+    with pytest.raises(UserError, match="divides by 0"):
+        crossed_ratio(under, 0 * under)
 
 
 def test_ratios_are_of_sums_and_paired() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from corrector.errors import UserError
 from corrector.models import load
-from corrector.recipes import BASELINES, RECIPES, WRITERS, Train
+from corrector.recipes import BASELINES, RECIPES, SEEDS, STARTS, WRITERS, Train
 from corrector.tasks import get
 from corrector.tasks.arithmetic.stories import forget_carry
 from corrector.tasks.jsonl import Jsonl
@@ -47,12 +47,13 @@ def test_every_method_draws_what_the_stream_corrector_does(case, method):
 
 def test_recipes_of_one_seed_draw_the_same_and_name_it_alike(case):
     task, pool, _ = case
+    smallest = {name: config for name, config in SEEDS.items() if "-s-" in name}
     like = {"dialogue": ("dialogue-", ""), "arithmetic": ("arithmetic-s", "-s")}[task.name]
     for seed in range(3):
         stream = RECIPES[f"dialogue-{seed}"] if task.name == "dialogue" else replace(RECIPES[like[0]], seed=seed)
         hashes = {
             name: answers_hash(pool, task, replace(config, pool=30), steps=5)
-            for name, config in [("stream", stream), *BASELINES.items()]
+            for name, config in [("stream", stream), *BASELINES.items(), *smallest.items()]
             if config.task == task.name and config.seed == seed
         }
         assert len(hashes) >= 6 and len(set(hashes.values())) == 1
@@ -69,6 +70,16 @@ def test_baselines_have_the_correctors_size_or_go_on_from_the_upstream():
             )
         assert config.init == (f"{config.task}-upstream" if config.method in ("sft", "dpo") else "")
         assert config.makes == ("corrector" if config.method in ("stream", "aligner") else "upstream")
+
+
+def test_other_seeds_differ_in_nothing_but_the_seed_and_the_model_that_they_start_from():
+    assert set(SEEDS) == {f"arithmetic-{size}-{seed}" for size in ("s", "m", "base", "l") for seed in (1, 2)}
+    for name, config in SEEDS.items():
+        like, seed = name.rsplit("-", 1)
+        first = RECIPES[like]
+        init = f"{first.init}-{seed}" if first.init else ""
+        assert config == replace(first, seed=first.seed + int(seed), init=init)
+        assert not init or init.removeprefix("runs/train-") in STARTS
 
 
 @pytest.mark.parametrize(("task", "like"), [("dialogue", "dialogue-0"), ("arithmetic-s", "arithmetic-s")])
