@@ -14,11 +14,12 @@ from corrector.decoding import Decoder, decode
 from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel
 from corrector.prompts import template
-from corrector.tasks.base import Problem, Task
+from corrector.tasks.base import Problem
 from corrector.training.tokenizers import bpe_tokenizer
 from corrector.upstreams import LocalUpstream, ReplayUpstream, ReplayWriter, Request, ask
 from corrector.upstreams import choice as upstreams_module
 from steering.interventions import Intervention
+from tests.toy_task import ToyTask
 
 WRITTEN = {
     "a": ["Tom has 2 apples.", " Ann buys 3 bags.", "\n\nit is 2."],
@@ -27,26 +28,14 @@ WRITTEN = {
 }
 
 
-class Sums(Task):
+class Sums(ToyTask):
     name, outcomes, max_sentence_tokens = "sums", ("correct",), 16
 
     def problems(self, split, n, seed=0):
         return [Problem(p, f"how many has Tom? {i}", "3") for i, p in enumerate(list(WRITTEN)[:n])]
 
-    def size(self, split):
-        return 3
-
-    def example(self, problem, rng):
-        raise NotImplementedError
-
     def grade(self, problem, answer):
         return {"correct": float("3" in answer), "unparsed": 0.0}
-
-    def is_right(self, pair, sentence):
-        return None
-
-    def well_formed(self, pair, sentence):
-        return True
 
 
 class Repair(torch.nn.Module):

@@ -20,6 +20,7 @@ from corrector.tasks import NAMES
 from corrector.train import TAUGHT, given_recipe, new_model, resolve, run, run_resolved, training_texts
 from corrector.training import checkpoints
 from corrector.training import loop as training
+from tests.corrector.pair_file import write_pairs
 
 SIZES = "--d 32 --layers 1 --heads 2 --ff 48 --batch 2 --evaluate 0"
 TINY = f"--task jsonl --data pairs.jsonl --steps 3 {SIZES}"
@@ -29,18 +30,7 @@ TINY = f"--task jsonl --data pairs.jsonl --steps 3 {SIZES}"
 def folder(monkeypatch, tmp_path):
     """A folder of its own to work in, with some pairs."""
     monkeypatch.chdir(tmp_path)
-    rows = [
-        {
-            "question": f"What is {a} + {b}?",
-            "prefix": "",
-            "last": f"It is {a + b + c}.",
-            "correction": f"It is {a + b}.",
-        }
-        for a in range(5)
-        for b in range(5)
-        for c in range(2)
-    ]
-    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_pairs()
 
 
 @pytest.fixture

@@ -4,16 +4,17 @@ from dataclasses import replace
 import pytest
 
 from corrector.errors import UserError
-from corrector.tasks.base import Example, MinimalPair, Pair, Problem, Step, Task
+from corrector.tasks.base import Example, MinimalPair, Pair, Problem, Step
 from probes.contrasts import check_leak, contrast_pairs, copy_rewrite, instruction, minimal, teacher_forced
 from probes.spans import sequence
+from tests.toy_task import ToyTask
 
 GOOD = Pair("p0", "Tom has 3 pens", "he buys 4", "so he has 17 pens", "so he has 17 pens")
 BAD = replace(GOOD, last="so he has 18 pens")
 LONG = replace(GOOD, last="so he has 18 pens and coins and apples")
 
 
-class Steps(Task):
+class Steps(ToyTask):
     """Problem i has a contrast where i is even."""
 
     name = "steps"
@@ -30,15 +31,6 @@ class Steps(Task):
         branches = (copied, replace(copied, last="no"), replace(copied, last="not yes and no"))
         even = int(problem.question[-1]) % 2 == 0
         return Example(problem, (Step("", branches if even else branches[:1], "yes"),))
-
-    def grade(self, problem, answer):
-        return {}
-
-    def is_right(self, pair, sentence):
-        return None
-
-    def well_formed(self, pair, sentence):
-        return True
 
 
 def test_copy_rewrite_matches_within_question_and_prefix_nearest_in_length():

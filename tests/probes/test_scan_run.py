@@ -16,19 +16,20 @@ from corrector import tasks
 from corrector.decoding import Output
 from corrector.errors import UserError, run_cli
 from corrector.models import LanguageModel
-from corrector.tasks.base import Example, Pair, Problem, Step, Task
+from corrector.tasks.base import Example, Pair, Problem, Step
 from figures.drawn import Draw
 from figures.drawn import main as draw
 from probes import contrasts, scan
 from probes.scan import Scan, run
 from probes.scanning import measure as module
 from probes.scanning.measure import measure
+from tests.toy_task import ToyTask
 
 FIRST, SIZES = 2, {"train": (0, 40), "validation": (40, 60), "test": (60, 90)}
 NOUNS = ("apples", "pens", "coins", "bags")
 
 
-class Pens(Task):
+class Pens(ToyTask):
     """Every problem has two suffixes of random words; a coin says which one is copied, so words say nothing."""
 
     name = "dialogue"
@@ -54,15 +55,6 @@ class Pens(Task):
             Pair(problem.id, problem.question, "", rewritten, longer),
         ]
         return Example(problem, (Step("", tuple(pairs), copied),))
-
-    def grade(self, problem, answer):
-        return {"right": 0.0}
-
-    def is_right(self, pair, sentence):
-        return None
-
-    def well_formed(self, pair, sentence):
-        return True
 
 
 def table():

@@ -7,6 +7,7 @@ import math
 import random
 import shutil
 import sys
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from steering.erase import Erase, run
 from steering.erase_tables import label, show, verdict
 from steering.interventions.erasure import Erasure
 from steering.interventions.positions import resolve
+from tests.steering.uncached import decode_uncached
 
 D, LAYERS, NEW = 32, (1, 2), 8
 SPANS = ["prompt_last", "output", "prompt_last+output", "all", "question+last"]
@@ -50,31 +52,12 @@ IDENTITY = Eraser(torch.zeros(D, 0), torch.zeros(D, 0), torch.zeros(D), "identit
 
 
 def uncached(lm, prompt, n, erasers, span, coef=1.0):
-    """Oracle: no cache, no padding, one row, float64 matrices, a plain loop over the span's positions."""
-    ids = list(prompt.ids)
-    places = [p for start, end in resolve(span, prompt.spans) for p in range(start, min(end, 600))]
-    handles = []
-    for layer, e in erasers.items():
-        a = e.left @ e.right.T
+    """By matrices in float64."""
 
-        def hook(module, args, h, a=a, mean=e.mean):
-            h = h.clone()
-            for p in (p for p in places if p < h.shape[1]):
-                h[:, p] -= (coef * (h[:, p].double() - mean) @ a.T).float()
-            return h
+    def erased(h, e):
+        return h - (coef * (h.double() - e.mean) @ (e.left @ e.right.T).T).float()
 
-        handles.append(blocks(lm.model)[layer].register_forward_hook(hook))
-    try:
-        with torch.no_grad():
-            for _ in range(n):
-                token = lm.model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item()
-                if token == lm.eos_id:
-                    break
-                ids.append(token)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return tuple(ids[len(prompt) :])
+    return decode_uncached(lm, prompt, n, span, {layer: partial(erased, e=e) for layer, e in erasers.items()})
 
 
 @pytest.mark.parametrize("span", SPANS)

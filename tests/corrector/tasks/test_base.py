@@ -16,14 +16,14 @@ from corrector.tasks.base import (
     Problem,
     Split,
     Step,
-    Task,
     check_disjoint,
     data_hash,
     split_of,
 )
+from tests.toy_task import ToyTask
 
 
-class Counting(Task):
+class Counting(ToyTask):
     """Two steps a problem with two branches each: as much as the base class needs."""
 
     name: ClassVar[str] = "counting"
@@ -49,9 +49,6 @@ class Counting(Task):
 
     def grade(self, problem: Problem, answer: str) -> dict[str, float]:
         return {"correct": float(answer == problem.gold)}
-
-    def is_right(self, pair: Pair, sentence: str) -> bool | None:
-        return None
 
     def well_formed(self, pair: Pair, sentence: str) -> bool:
         return sentence.startswith("Say")

@@ -23,6 +23,7 @@ from corrector.training.distributed import Ranks, joined
 from corrector.training.loop import batch_at, train
 from corrector.training.packing import collate
 from corrector.training.states import STATE
+from tests.corrector.pair_file import write_pairs
 from tests.corrector.training.test_training import CONFIG, POOL, TASK, fresh_lm
 from tests.corrector.training.together import BASE, CASES
 
@@ -159,18 +160,7 @@ def test_rows_of_a_state_from_before_they_were_counted(make_lm, tmp_path):
 def pairs(monkeypatch, tmp_path) -> str:
     """Words of a small run on pairs of its own, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    rows = [
-        {
-            "question": f"What is {a} + {b}?",
-            "prefix": "",
-            "last": f"It is {a + b + c}.",
-            "correction": f"It is {a + b}.",
-        }
-        for a in range(5)
-        for b in range(5)
-        for c in range(2)
-    ]
-    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_pairs()
     return "--task jsonl --data pairs.jsonl --steps 3 --batch 4 --evaluate 0"
 
 

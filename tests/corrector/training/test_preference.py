@@ -13,15 +13,16 @@ from torch.nn.functional import logsigmoid
 from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.recipes import Train
-from corrector.tasks.base import Example, Pair, Problem, Split, Step, Task
+from corrector.tasks.base import Example, Pair, Problem, Split, Step
 from corrector.training import preference
 from corrector.training.preference import check_rows, prefer, preference_rows
+from tests.toy_task import ToyTask
 
 pytest.importorskip("trl")
 
 
 @dataclass(frozen=True)
-class Counting(Task):
+class Counting(ToyTask):
     """Tom has apples; the corrected answer says coins, one answer in three needs no correction."""
 
     name: ClassVar[str] = "counting"
@@ -38,15 +39,6 @@ class Counting(Task):
         bad = rng.choice([good, f"Ann has {problem.id} apples.", f"Ann sells {problem.id} apples."])
         pair = Pair(problem.id, problem.question, "", bad, good, bad != good)
         return Example(problem, (Step("", (pair,), good),))
-
-    def grade(self, problem: Problem, answer: str) -> dict[str, float]:
-        return {"correct": 0.0}
-
-    def is_right(self, pair: Pair, sentence: str) -> bool | None:
-        return None
-
-    def well_formed(self, pair: Pair, sentence: str) -> bool:
-        return True
 
 
 TASK = Counting()

@@ -12,19 +12,20 @@ from corrector.errors import UserError
 from corrector.models import LanguageModel
 from corrector.prompts import template
 from corrector.recipes import Train
-from corrector.tasks.base import Example, Pair, Problem, Split, Step, Task
+from corrector.tasks.base import Example, Pair, Problem, Split, Step
 from corrector.training import loop as training
 from corrector.training.draws import draws_at
 from corrector.training.loop import STATE, batch_at, learning_rate, loss_of, train
 from corrector.training.packing import IGNORE, Batch
 from corrector.training.rows import written_row
 from corrector.training.tokenizers import bpe_tokenizer, word_tokenizer
+from tests.toy_task import ToyTask
 
 WORDS = "red blue green dim odd".split()
 
 
 @dataclass(frozen=True)
-class Colours(Task):
+class Colours(ToyTask):
     """Says colours; a wrong one is repaired. Small, and its examples say what is trained."""
 
     name: ClassVar[str] = "colours"
@@ -53,15 +54,6 @@ class Colours(Task):
 
     def upstream_spans(self, problem: Problem, rng: random.Random) -> list[tuple[str, bool]]:
         return super().upstream_spans(problem, rng) if self.own else [("It is red.", False)]
-
-    def grade(self, problem: Problem, answer: str) -> dict[str, float]:
-        return {"correct": 0.0}
-
-    def is_right(self, pair: Pair, sentence: str) -> bool | None:
-        return None
-
-    def well_formed(self, pair: Pair, sentence: str) -> bool:
-        return True
 
 
 TASK = Colours()

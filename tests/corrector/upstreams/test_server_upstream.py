@@ -25,9 +25,10 @@ from corrector.prompts import template
 from corrector.records.kept import Kept
 from corrector.sentences import split_lines
 from corrector.servers.endpoint import Traffic
-from corrector.tasks.base import Annotation, Problem, Task
+from corrector.tasks.base import Annotation, Problem
 from corrector.upstreams import Choice, Request, Served, ServerUpstream, ask, upstream_of
 from corrector.upstreams.served import tokenizer_of
+from tests import toy_task
 from tests.corrector.chat_server import Torn
 
 QUICK = Traffic(concurrency=4, timeout=0.4, retries=2, backoff=0.01, longest_wait=0.2)
@@ -36,26 +37,8 @@ SAID = "Tom has 13.5 apples. Ann buys 3 bags. it is 7."
 RUN = dict(task="arithmetic", corrector="arithmetic-s", problems=6, temperature=0.0, batch_size=3)
 
 
-class Sums(Task):
-    name, outcomes, max_sentence_tokens = "sums", ("correct",), 24
-
-    def problems(self, split, n, seed=0):
-        return [Problem(f"p{i}", f"how many has Tom? {i}") for i in range(n)]
-
-    def size(self, split):
-        return 100
-
-    def example(self, problem, rng):
-        raise NotImplementedError
-
-    def grade(self, problem, answer):
-        return {"correct": float("7" in answer)}
-
-    def is_right(self, pair, sentence):
-        return None
-
-    def well_formed(self, pair, sentence):
-        return True
+class Sums(toy_task.Sums):
+    wanted = "7"
 
 
 class Lines(Sums):

@@ -6,37 +6,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from corrector.errors import UserError
-from corrector.tasks.base import Problem, Task
+from corrector.tasks.base import Problem
 from corrector.upstreams import LocalUpstream, ReplayUpstream, Request, ask, derived_seed
+from tests.toy_task import Sums
 
 ANSWER = "Tom has 12 apples. Ann buys 3 bags of 4 coins. it is 7."
-
-
-class Sums(Task):
-    """A task with just what an upstream asks for."""
-
-    name, outcomes, max_sentence_tokens = "sums", ("correct",), 24
-
-    def problems(self, split, n, seed=0):
-        return [Problem(f"p{i}", f"how many has Tom? {i}") for i in range(n)]
-
-    def size(self, split):
-        return 100
-
-    def example(self, problem, rng):
-        raise NotImplementedError
-
-    def upstream_spans(self, problem, rng):
-        raise NotImplementedError
-
-    def grade(self, problem, answer):
-        return {"correct": float("12" in answer)}
-
-    def is_right(self, pair, sentence):
-        return None
-
-    def well_formed(self, pair, sentence):
-        return True
 
 
 class Writer(torch.nn.Module):

@@ -28,6 +28,7 @@ from steering.interventions.context import follow, whole_prompts
 from steering.interventions.positions import PHASES, overlap, resolve
 from steering.operators import OPERATORS, operator
 from steering.vectors import SteeringVector
+from tests.steering.uncached import decode_uncached
 
 D, LAYERS, NEW = 32, [1, 2], 8
 SPANS = ["prompt_last", "prompt", "output", "output[0:3]", "prompt_last+output", "all", "last", "question+prefix"]
@@ -54,36 +55,8 @@ def layered(seed=0, d=D):
 
 
 def uncached(lm, prompt, n, vectors, coef, span, name="add"):
-    """Oracle: no cache, no padding, one row; steers by a plain loop over the span's positions."""
-    ids = list(prompt.ids)
-    places = [p for start, end in resolve(span, prompt.spans) for p in range(start, min(end, 600))]
-    handles = []
-    for k, layer in enumerate(LAYERS):
-
-        def hook(module, args, h, v=vectors[k]):
-            h = h.clone()
-            for p in places:
-                if p < h.shape[1]:
-                    h[:, p] = operator(name)(h[:, p], v[None], coef)
-            return h
-
-        handles.append(lm.model.get_submodule(path_of(lm.model)).__getitem__(layer).register_forward_hook(hook))
-    try:
-        with torch.no_grad():
-            for _ in range(n):
-                token = lm.model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item()
-                if token == lm.eos_id:
-                    break
-                ids.append(token)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return tuple(ids[len(prompt) :])
-
-
-def path_of(model):
-    names = {"GPT2LMHeadModel": "transformer.h", "GPTNeoXForCausalLM": "gpt_neox.layers"}
-    return names.get(type(model).__name__, "model.layers")
+    changes = {layer: lambda h, v=v: operator(name)(h, v[None], coef) for layer, v in zip(LAYERS, vectors, strict=True)}
+    return decode_uncached(lm, prompt, n, span, changes)
 
 
 @pytest.mark.parametrize("span", SPANS)
