@@ -18,6 +18,8 @@ from steering.sweeping.collapse import WELL_FORMED, usable_range
 
 __all__ = ["LEAST_COEFS", "LEAST_RATIO", "WELL_FORMED", "dose_statistics", "usable_range", "verdict"]
 
+LEVEL = 0.05
+"""Significance that a verdict says is out of reach where the nulls are too few; it asks for none itself."""
 LEAST_COEFS = 3
 """Fewest usable coefficients, 0 among them, on which a curve is judged."""
 LEAST_RATIO = 2.0
@@ -148,7 +150,8 @@ def verdict(task: dict[str, Any]) -> tuple[bool, str]:
             reasons.append(f"{compared}, less than {LEAST_RATIO:g}")
     if reasons:
         return False, "; ".join(reasons)
-    return True, f"{interval} per coef lies above 0, and {compared}"
+    few = f"; so few cannot give p below {task['p_least']:.2f}" if task["p_least"] > LEVEL + STILL else ""
+    return True, f"{interval} per coef lies above 0, and {compared}{few}"
 
 
 def _layers(records: Records, task: str) -> Any:

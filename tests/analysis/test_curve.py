@@ -129,6 +129,7 @@ def test_planted_slope_is_found_and_compared_with_the_controls(tmp_path: Path) -
     assert numbers["z"] == pytest.approx(0.4 / (0.05 * math.sqrt(2))) and numbers["p"] == pytest.approx(1 / 3)
     assert numbers["relative"] == pytest.approx([0.2, 1.8]) and numbers["wrong_way"] == 0.0
     assert numbers["steers"] and "8.0 times the largest of 2 random slopes" in numbers["reason"]
+    assert numbers["reason"].endswith("so few cannot give p below 0.33")
 
 
 @pytest.mark.parametrize(
