@@ -9,11 +9,6 @@
 
   // What a change of the selectors sets up
 
-  function choose(select, options, value) {
-    select.replaceChildren(...options.map(([key, label]) => el("option", { value: key }, label)));
-    if (value !== undefined && options.some(([key]) => String(key) === String(value))) select.value = value;
-  }
-
   function readers(table) {
     return Object.fromEntries(Object.keys(table.columns).map((name) => [name, reader(table, name)]));
   }
@@ -66,7 +61,6 @@
     }
   }
 
-  const cut = (text, n) => (text.length > n ? `${text.slice(0, n)}…` : text);
   const wrong = (i) => ({ true: "wrong", false: "right" }[edit.is_wrong?.(i)] ?? "label unknown");
   const itemName = (item, i) => `${item} · ${wrong(i)} · ${cut(edit.last(i) ?? "", 90)}`;
 
@@ -114,26 +108,6 @@
     remember(stop);
   }
 
-  /** A diff as nodes, from the lengths that Python cut (analysis/trace/columns.py). */
-  function diff(last, correction, cuts) {
-    const out = [];
-    let [i, j] = [0, 0];
-    for (const [a, b] of cuts) {
-      if (b === undefined) out.push(last.slice(i, i + a));
-      else {
-        if (a) out.push(el("del", {}, last.slice(i, i + a)));
-        if (b) out.push(el("ins", {}, correction.slice(j, j + b)));
-      }
-      i += a;
-      j += b ?? a;
-    }
-    return out;
-  }
-
-  function describe(...pairs) {
-    return el("dl", { class: "text" }, ...pairs.flatMap(([name, ...content]) => [el("dt", {}, name), el("dd", {}, ...content)]));
-  }
-
   function showItem(stop) {
     const item = $("item").value;
     const i = places.rows.get(`${item}|${stop.direction}|${stop.coef}`);
@@ -162,19 +136,6 @@
     keepFocus($("metrics"), () => $("metrics").replaceChildren(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Edit metrics at every coefficient" },
       el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "coefficient"), ...heads)), el("tbody", {}, ...body)))));
     reveal($("metrics").firstChild);
-  }
-
-  /** Scroll a wide table, and nothing else, so far that its current column is seen. */
-  function reveal(box) {
-    const head = box.querySelector("th.here");
-    if (head) box.scrollLeft = Math.max(0, head.offsetLeft + head.offsetWidth + 8 - box.clientWidth);
-  }
-
-  /** Rebuild part of the page, and give the focus back to the button that stands where the focused one stood. */
-  function keepFocus(part, build) {
-    const before = [...part.querySelectorAll("button")].indexOf(document.activeElement);
-    build();
-    if (before >= 0) part.querySelectorAll("button")[before]?.focus();
   }
 
   function move(k) {
@@ -220,43 +181,7 @@
       el("table", { id: "outcomes" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "outcome"), ...heads)), el("tbody", {}, ...body)));
   }
 
-  // Curves
-
-  /** A figure with its colour names filled in from page.css, for the look that is on. */
-  function coloured(value, style) {
-    if (typeof value === "string") return value.startsWith("--") ? style.getPropertyValue(value).trim() : value;
-    if (Array.isArray(value)) return value.map((v) => coloured(v, style));
-    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v, style)]));
-    return value;
-  }
-
-  /** The layout with room below for the legend, in columns as wide as its longest name. */
-  function withLegend({ data, layout }, width) {
-    const names = data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name);
-    const entrywidth = 5.6 * Math.max(...names.map((name) => name.length));
-    const lines = Math.ceil(names.length / Math.max(1, Math.floor((width - 70) / (entrywidth + 42))));
-    const below = 29 * lines - 6;
-    return { ...layout, height: layout.height + below, margin: { ...layout.margin, b: layout.margin.b + below },
-      legend: { ...layout.legend, entrywidth } };
-  }
-
-  function draw() {
-    const style = getComputedStyle(document.documentElement);
-    const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
-    for (const chart of $("panels").querySelectorAll(".chart")) Plotly.purge(chart);
-    const figures = task.panels.map((panel) => {
-      const chart = el("div", { class: "chart", role: "img", "aria-label": `${panel.title}; its numbers stand in the table below` });
-      return [panel, chart, el("figure", { "data-panel": panel.name }, el("figcaption", {}, panel.title), chart)];
-    });
-    $("panels").replaceChildren(...figures.map(([, , figure]) => figure));
-    for (const [panel, chart] of figures) {
-      Plotly.newPlot(chart, coloured(panel.data, style), coloured(withLegend(panel, chart.clientWidth), style), config);
-      chart.on("plotly_click", (event) => {
-        const cell = event.points.find((p) => p.customdata)?.customdata;
-        if (cell) openCell(...cell);
-      });
-    }
-  }
+  const draw = () => drawCharts($("panels"), task.panels, openCell);
 
   function openCell(direction, coef) {
     if (task.stops[direction]) $("direction").value = direction;

@@ -11,7 +11,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-PARTS = ("page.css", "tables.js", "strip.js", "page.js")
+PARTS = ("page.css", "nodes.js", "tables.js", "strip.js", "charts.js", "page.js")
 """Files beside this module that page.html takes in, each where it says <!--name-->."""
 
 

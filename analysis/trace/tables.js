@@ -1,31 +1,4 @@
-"use strict";
-
-/** An element with attributes and children; texts become text nodes, so no text of a model is ever read as markup. */
-function el(tag, attributes = {}, ...children) {
-  const out = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) out.addEventListener(name.slice(2), value);
-    else if (value !== undefined && value !== null && value !== false) out.setAttribute(name, value === true ? "" : value);
-  }
-  out.append(...children.filter((child) => child !== null));
-  return out;
-}
-
-/** A function row -> value of one column (see analysis/trace/columns.py). */
-function reader(table, name) {
-  const column = table.columns[name];
-  if (!column) return () => null;
-  if (column.values) return (i) => column.values[i];
-  return (i) => (column.at[i] < 0 ? null : column.pool[column.at[i]]);
-}
-
-/** A value as it is read: numbers as recorded, null blank, lists joined. */
-function shown(value) {
-  if (value === null || value === undefined) return "";
-  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
-  if (Array.isArray(value)) return value.join(", ");
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
-}
+// Tables of rows: sort, filter, pages.
 
 const OPERATORS = {
   ">": (a, b) => a > b, ">=": (a, b) => a >= b, "<": (a, b) => a < b, "<=": (a, b) => a <= b,
