@@ -19,6 +19,7 @@ from numpy import ndarray
 from rich.console import Console
 from rich.table import Table
 
+from analysis import lengths
 from analysis.claims.found import Found, by_seed, finding, lines, plain
 from analysis.drawing import cell, draw
 from analysis.rounds import LENGTH, NOTE
@@ -78,14 +79,17 @@ def methods_statistics(run: str | Path) -> Row:
 
     A `gain` is over the upstream's own answer to the same problem; `lead` is stream less the method, of the training
     seeds that both have. Intervals of what is trained resample seeds and problems (`crossed_mean`), `seed_low` and
-    `seed_high` are the least and largest mean of a seed. In JSON's types; `tokens` is among the outcomes.
+    `seed_high` are the least and largest mean of a seed. In JSON's types; `tokens` is among the outcomes,
+    and so is `<outcome> at any length` (`analysis.lengths`).
     """
     rows, systems = load_contest(run)
     config = read_json(Path(run), "config")
     task, boot = str(config["task"]), int(config["seed"])
+    names = (*lengths.outcomes(rows[0]["outcomes"], task), LENGTH)
+    rows = lengths.with_any(rows, task)
     points, found = list[Row](), list[Found]()
     seeds, trained = seeds_of(rows), {s["method"] for s in systems if s["n_trained"]}
-    for outcome in (*rows[0]["outcomes"], LENGTH):
+    for outcome in names:
         by_method = scores(rows, outcome)
         base = by_method[BASE][0]
         for method, own in by_method.items():
@@ -154,7 +158,8 @@ def report(run: str | Path, console: Console | None = None) -> Row:
 
 def _table(numbers: Row) -> Table:
     points = numbers["points"]
-    outcomes = list(dict.fromkeys(p["outcome"] for p in points))
+    # at any length: among the findings below, for want of width
+    outcomes = [name for name in dict.fromkeys(p["outcome"] for p in points) if not name.endswith(lengths.ANY)]
     n_seeds = max(p["n_seeds"] for p in points)
     title = f"{numbers['task']}: {points[0]['n']} problems, {n_seeds} training seeds, means and gains over {BASE}, 95 %"
     out = Table(title=title, title_justify="left", padding=0)

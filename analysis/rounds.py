@@ -17,6 +17,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis import lengths
 from analysis.claims.found import Found, finding, lines, plain
 from analysis.drawing import cell, draw
 from corrector.errors import UserError, run_cli
@@ -92,17 +93,17 @@ def peak(by_k: dict[int | None, np.ndarray]) -> tuple[int | None, np.ndarray]:
 def rounds_statistics(run: str | Path) -> Row:
     """`points`: one row a task, corrector, mode, outcome and k; `findings`: what the paper's claims are held against.
 
-    In JSON's types; `tokens` is among the outcomes.
+    In JSON's types; `tokens` is among the outcomes, and `<outcome> at any length` (`analysis.lengths`).
     """
     rows, about = load_answers(run)
     seed, points, found = int(read_json(Path(run), "config")["seed"]), list[Row](), list[Found]()
     for corrector in about:
         task, ref = corrector["task"], corrector["corrector"]
-        mine = [r for r in rows if r["task"] == task and r["corrector"] == ref]
+        mine = lengths.with_any([r for r in rows if r["task"] == task and r["corrector"] == ref], task)
         curves = {
             (mode, name): values([r for r in mine if r["mode"] == mode], name)
             for mode in dict.fromkeys(r["mode"] for r in mine)
-            for name in (*corrector["outcomes"], LENGTH)
+            for name in (*lengths.outcomes(corrector["outcomes"], task), LENGTH)
         }
         for (mode, name), by_k in curves.items():
             who = {"task": task, "corrector": ref, "mode": mode, "outcome": name}
@@ -112,9 +113,9 @@ def rounds_statistics(run: str | Path) -> Row:
                 found += _gains(task, ref, name, by_k, seed)
             if mode == "continue" and name != LENGTH and ("stream", name) in curves:
                 found += _modes(task, ref, name, by_k, curves["stream", name], seed)
-        helpful, harmless = (curves.get(("stream", name)) for name in ("helpful", "harmless"))
-        if helpful and harmless:
-            found += _peaks(task, ref, helpful, harmless, seed)
+        stream = {name: by_k for (mode, name), by_k in curves.items() if mode == "stream"}
+        if {"helpful", "harmless"} <= stream.keys():
+            found += _peaks(task, ref, stream, seed)
     numbers = {
         **{"run": Path(run).resolve().name, "correctors": about},
         **{"points": points, "findings": plain(found)},
@@ -135,10 +136,9 @@ def _gains(task: str, ref: str, name: str, by_k: dict[int | None, np.ndarray], s
     return out
 
 
-def _peaks(
-    task: str, ref: str, helpful: dict[int | None, np.ndarray], harmless: dict[int | None, np.ndarray], seed: int
-) -> list[Found]:
+def _peaks(task: str, ref: str, curves: dict[str, dict[int | None, np.ndarray]], seed: int) -> list[Found]:
     """Whether helpfulness falls behind its peak while harmlessness goes on; the peak is chosen on other problems."""
+    helpful = curves["helpful"]
     best, rest = peak(helpful)
     if best is None:
         return []
@@ -147,8 +147,11 @@ def _peaks(
     sign = np.sign(np.where(np.abs(rise) <= TIE, 0.0, rise))
     return [
         finding(f"{task}/helpful/omega at peak", ref, sign, seed, f"k = {best}, chosen on the other problems"),
-        finding(f"{task}/helpful/after peak", ref, (helpful[None] - helpful[best])[rest], seed, where),
-        finding(f"{task}/harmless/after peak", ref, (harmless[None] - harmless[best])[rest], seed, where),
+        *(
+            finding(f"{task}/{name}/after peak", ref, (by_k[None] - by_k[best])[rest], seed, where)
+            for name, by_k in curves.items()
+            if name != LENGTH
+        ),
     ]
 
 
@@ -197,7 +200,8 @@ def told(k: int | None) -> str:
 
 
 def _table(key: tuple[str, str, str], points: Sequence[Row]) -> Table:
-    names = list(dict.fromkeys(p["outcome"] for p in points))
+    # at any length: among the findings below, for want of width
+    names = [name for name in dict.fromkeys(p["outcome"] for p in points) if not name.endswith(lengths.ANY)]
     out = Table(title=f"{', '.join(key)}: {points[0]['n']} problems", title_justify="left")
     out.add_column("k", justify="right")
     for name in names:

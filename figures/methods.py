@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis import lengths
 from analysis.methods import BASE, OURS, methods_statistics
 from analysis.rounds import LENGTH
 from figures import drawn, style
@@ -52,7 +53,11 @@ def draw(found: Table, width: float = style.PAGE) -> Figure:
     rows = style.cut([*found.panels], style.panels_across(width, len(found.panels)))
     height = ROW * max(map(len, found.panels.values())) + EXTRA
     with style.look():
-        below = (NOTE, f"Run {found.run}, drawn by figures.methods.", style.MINIATURES if found.model_organism else "")
+        below = (
+            *notes(found),
+            f"Run {found.run}, drawn by figures.methods.",
+            style.MINIATURES if found.model_organism else "",
+        )
         figure = style.sheet(width, height * len(rows), below)
         axes: Any = figure.subplots(len(rows), len(rows[0]), sharey=True, squeeze=False)
         for i, row in enumerate(rows):
@@ -63,6 +68,11 @@ def draw(found: Table, width: float = style.PAGE) -> Figure:
         n = next(iter(found.panels.values()))[0]["n"]
         style.heading(axes[0][0], f"{style.bold(found.task)}, n = {n} problems")
     return figure
+
+
+def notes(found: Table) -> tuple[str, ...]:
+    """What the figure must be read with."""
+    return NOTE, lengths.NOTE if any(outcome.endswith(lengths.ANY) for outcome in found.panels) else ""
 
 
 def _panel(ax: Axes, outcome: str, points: list[Row]) -> None:
@@ -110,7 +120,7 @@ def build(run: Path, width: float = style.PAGE) -> Drawn:
         | {"training seeds at most": max(p["n_seeds"] for p in points)},
         (f"nothing; answers of {found.cached} systems are those of a shipped run",) if found.cached else (),
         f"{drawn.BOOTSTRAP} over training seeds and problems, each on its own (of one seed: over problems)",
-        drawn.told(f"Methods on the same problems of {found.task}.", NOTE, organisms),
+        drawn.told(f"Methods on the same problems of {found.task}.", *notes(found), organisms),
         drawn.inputs(run),
     )
 

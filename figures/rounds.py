@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from scipy import stats
 
+from analysis import lengths
 from analysis.rounds import LENGTH, load_answers, rounds_statistics, told
 from figures import drawn, style
 from figures.drawn import Drawn, Row, point
@@ -65,7 +66,7 @@ def table(numbers: Row, rows: Sequence[Row]) -> Table:
     densities: dict[Key, dict[int | None, Density]] = {}
     dropped: list[str] = []
     for task, outcome in curves:
-        if outcome == LENGTH:
+        if outcome == LENGTH or outcome.endswith(lengths.ANY):
             continue
         mine = [r for r in rows if r["task"] == task and r["mode"] == "stream"]
         if (n_values := len({r["outcomes"][outcome] for r in mine})) < LEAST_VALUES:
@@ -125,6 +126,7 @@ def notes(found: Table) -> tuple[str, ...]:
     return (
         "Corrected rounds: the corrector acts on the first k sentences, then the upstream goes on alone (continue: the "
         "corrector). Bands: 95 % bootstrap over problems.",
+        lengths.NOTE if any(outcome.endswith(lengths.ANY) for _, outcome in found.curves) else "",
         "Densities: Gaussian kernels, answers of all correctors, mode stream." if found.densities else "",
         style.MINIATURES if found.model_organism else "",
     )

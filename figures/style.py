@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,8 +99,9 @@ def footer(figure: Figure, *sentences: str, width: float = 0.0) -> int:
 
 
 def panels_across(width: float, n_panels: int) -> int:
-    """How many panels stand side by side in so many inches."""
-    return max(1, min(n_panels, int(width // LEAST_PANEL)))
+    """How many panels stand side by side in so many inches: in as few rows as it takes, all of them as full."""
+    most = max(1, min(n_panels, int(width // LEAST_PANEL)))
+    return math.ceil(n_panels / math.ceil(n_panels / most))
 
 
 def cut(panels: Sequence[P], across: int) -> list[list[P]]:

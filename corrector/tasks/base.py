@@ -128,6 +128,10 @@ class Task(ABC):
     def grade(self, problem: Problem, answer: str) -> dict[str, float]:
         """The outcomes of a whole answer, higher is better, plus counts such as `unparsed`."""
 
+    def charged(self, answer: str) -> dict[str, float]:
+        """By outcome what `grade` takes off for the answer's length alone, 0 or more; no entry: nothing."""
+        return {}
+
     @abstractmethod
     def is_right(self, pair: Pair, sentence: str) -> bool | None:
         """Whether `sentence` is right in the place of `pair.last`; None where the task cannot tell."""

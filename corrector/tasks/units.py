@@ -59,6 +59,9 @@ class _Units(Task):
     def grade(self, problem: Problem, answer: str) -> dict[str, float]:
         return self.inner.grade(problem, answer)
 
+    def charged(self, answer: str) -> dict[str, float]:
+        return self.inner.charged(answer)
+
     def is_right(self, pair: Pair, sentence: str) -> bool | None:
         """Whether every sentence of it is, each behind those before it."""
         found = [self.inner.is_right(p, s) for p, s in self._apart(pair, sentence)]
