@@ -22,7 +22,10 @@ from probes.classifiers.transfer import align
 from probes.spans import sequence
 from steering import transfer
 from steering.interventions import Intervention
-from steering.transfer import Transfer, check, prepare, run
+from steering.transfer import run
+from steering.transfers import routes
+from steering.transfers.config import Transfer, check
+from steering.transfers.places import Place, Reading, prepare
 from steering.transfers.slopes import measure
 from steering.transfers.spaces import SpaceMap, mapped, procrustes, raw
 from steering.vectors import SteeringVector
@@ -260,13 +263,13 @@ def test_unlike_widths_are_mapped_by_procrustes_and_raw_is_said_to_be_absent(dia
     small, big = torch.randn(9, 4), torch.randn(9, 6)
     vector = SteeringVector({0: torch.ones(4)}, "m", "resid_post", "last", "f", "lab", "r")
     places = [
-        transfer.Place(dataclasses.replace(dialogue_lm, ref=name), tasks.get("dialogue"), layer, [])
+        Place(dataclasses.replace(dialogue_lm, ref=name), tasks.get("dialogue"), layer, [])
         for name, layer in (("small", 0), ("big", 1))
     ]
     places[1] = dataclasses.replace(places[1], task=places[0].task)
-    readings = [transfer.Reading(vector, small, small), transfer.Reading(vector, big, big)]
+    readings = [Reading(vector, small, small), Reading(vector, big, big)]
     said = []
-    ways = dict(transfer._ways(Transfer(), *places, *readings, said))
+    ways = dict(routes.ways(Transfer(), *places, *readings, said))
     assert set(ways) == {"procrustes"} and isinstance(ways["procrustes"], SpaceMap)
     assert ways["procrustes"].w.shape == (4, 6) and (ways["procrustes"].layer_from, ways["procrustes"].layer_to) == (
         0,
@@ -274,8 +277,8 @@ def test_unlike_widths_are_mapped_by_procrustes_and_raw_is_said_to_be_absent(dia
     )
     assert said == ["small/dialogue to big/dialogue, raw: " + said[0].split("raw: ")[1]] and "widths 4 and 6" in said[0]
     other = dataclasses.replace(places[0], task=tasks.get("arithmetic"))
-    assert list(transfer._ways(Transfer(), places[0], other, *readings, said)) == [("task", None)]
-    assert list(transfer._ways(Transfer(), places[1], other, *readings, said)) == []
+    assert list(routes.ways(Transfer(), places[0], other, *readings, said)) == [("task", None)]
+    assert list(routes.ways(Transfer(), places[1], other, *readings, said)) == []
 
 
 @pytest.mark.parametrize(
