@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.ablations import ablation_statistics
+from analysis.claims.decisions import verdicts
 from analysis.claims.found import Found, read
 from analysis.dose import dose_statistics
 from analysis.latency import latency_statistics
 from analysis.methods import methods_statistics
-from analysis.onset import load_curves, verdicts
+from analysis.onset import load_curves
 from analysis.rounds import rounds_statistics
 from analysis.sizes import sizes_statistics
 from corrector.records import read_json
@@ -112,7 +113,7 @@ def dose_findings(runs: Sequence[Path]) -> list[Found]:
 
 
 def scan_findings(runs: Sequence[Path]) -> list[Found]:
-    """Verdicts of `analysis.onset` over all scans together, since some compare tasks."""
+    """Verdicts of `analysis.claims.decisions` over all scans together, since some compare tasks."""
     out: list[Found] = []
     curves = [c for run in runs for c in load_curves(run)]
     for v in verdicts(curves) if curves else ():

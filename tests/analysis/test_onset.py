@@ -9,17 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis.onset import (
-    correctors,
-    decided_first,
-    early,
-    layer_interval,
-    load_curves,
-    more_layers,
-    report,
-    table_row,
-    verdicts,
-)
+from analysis.claims.decisions import decided_first, early, layer_interval, more_layers, verdicts
+from analysis.onset import correctors, load_curves, report, table_row
 from corrector.errors import UserError
 
 N = 6
