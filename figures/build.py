@@ -58,16 +58,16 @@ def write_table(listed: Listed, drawn: Drawn, root: Path, out: Path) -> Row:
 
 def build(
     figures: Sequence[Listed], root: Path, out: Path, width: float = style.PAGE, whole: bool = False
-) -> list[str]:
+) -> list[Listed]:
     """Draw the figures whose runs are there and bring the manifest up to date; with `whole`, forget all others.
 
-    Returns the names of those whose run is missing, an awaited one's too.
+    Returns those whose run is missing.
     """
     out.mkdir(parents=True, exist_ok=True)
-    known, missing = {} if whole else read(out), list[str]()
+    known, missing = {} if whole else read(out), list[Listed]()
     for listed in figures:
         if not (root / listed.run).exists():
-            missing.append(listed.name)
+            missing.append(listed)
             continue
         began = time.perf_counter()
         known[listed.name] = draw(listed, root, out, width)
@@ -86,7 +86,7 @@ def chosen(names: Sequence[str], figures: Sequence[Listed] = FIGURES) -> list[Li
 
 
 def main(config: Build, figures: Sequence[Listed] = FIGURES, root: Path = ROOT) -> None:
-    """Build or check; SystemExit 1 where a check finds a fault, UserError where a run is missing and not awaited."""
+    """Build or check; SystemExit 1 where a check finds a fault, UserError where a run is missing."""
     some = chosen(config.names, figures)
     if config.width != "page" and (config.check or config.out.resolve() == GALLERY.resolve()):
         raise UserError(
@@ -97,10 +97,9 @@ def main(config: Build, figures: Sequence[Listed] = FIGURES, root: Path = ROOT) 
             raise SystemExit(1)
         return
     missing = build(some, root, config.out, style.WIDTHS[config.width], whole=not config.names)
-    for listed in (figure for figure in some if figure.name in missing):
-        print(f"{listed.name}: {'waits for' if listed.awaited else 'lacks'} {listed.run}")
-    if lost := [figure.run for figure in some if figure.name in missing and not figure.awaited]:
-        raise UserError(f"{lost[0]} is missing; restore it, or take its figure from figures/catalogue.py")
+    if missing:
+        lost = ", ".join(listed.run for listed in missing)
+        raise UserError(f"{lost} is missing; restore it, or take its figure from figures/catalogue.py")
 
 
 if __name__ == "__main__":

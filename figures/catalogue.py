@@ -23,8 +23,6 @@ class Listed:
     """Folder of its data, from the root of the repository."""
     shows: str
     """Which of the paper's figures it answers to, or what it is of."""
-    awaited: bool = False
-    """Its run is not committed yet: without it the figure is left out, which is said and is no fault."""
 
     @property
     def module(self) -> str:
@@ -32,10 +30,10 @@ class Listed:
         return self.build.__module__
 
 
-def _of(build: Build, shows: str, *runs: str, stem: str = "", awaited: bool = False) -> tuple[Listed, ...]:
+def _of(build: Build, shows: str, *runs: str, stem: str = "") -> tuple[Listed, ...]:
     """A figure for each of the shipped runs, `fig8-x` as `<stem>-x`."""
     names = [run.replace("fig8-", f"{stem}-") if stem else run for run in runs]
-    return tuple(Listed(n, build, f"figures/runs/{r}", shows, awaited) for n, r in zip(names, runs, strict=True))
+    return tuple(Listed(n, build, f"figures/runs/{r}", shows) for n, r in zip(names, runs, strict=True))
 
 
 SEEDS = ("fig8-dialogue-0", "fig8-dialogue-1", "fig8-dialogue-2")

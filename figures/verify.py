@@ -34,11 +34,7 @@ def verify(figures: Sequence[Listed], root: Path, gallery: Path, draw: Draw, who
         faults += orphans(figures, gallery, known)
     for fault in faults:
         print(fault)
-    drawn = [figure for figure in figures if (root / figure.run).exists()]
-    waiting = [f.name for f in figures if f.awaited and not (root / f.run).exists()]
-    print(f"{len(drawn)} figures checked, {len(faults)} faults; {_machines(compared, len(drawn))}.")
-    if waiting:
-        print(f"Not there yet, as figures/catalogue.py says: {', '.join(waiting)}.")
+    print(f"{len(figures)} figures checked, {len(faults)} faults; {_machines(compared, len(figures))}.")
     return faults
 
 
@@ -53,7 +49,7 @@ def figure_faults(listed: Listed, root: Path, gallery: Path, known: Row | None, 
     """The faults of one figure, and whether its images were compared byte by byte."""
     name = listed.name
     if not (root / listed.run).exists():
-        return ([] if listed.awaited else [f"{name}: its run {listed.run} is missing"]), False
+        return [f"{name}: its run {listed.run} is missing"], False
     if known is None:
         return [f"{name}: not in manifest.json; {CURE} {name}"], False
     faults = file_faults(name, gallery, known)

@@ -137,16 +137,12 @@ def test_other_code_and_words_are_told(root, gallery):
         assert sum(part in fault for fault in found) == 1
 
 
-def test_a_missing_run_is_a_fault_unless_it_is_awaited(root, gallery, capsys):
+def test_a_missing_run_is_a_fault(root, gallery):
     gone = replace(COST, name="gone", run="nowhere")
     assert faults(root, gallery, gone) == ["gone: its run nowhere is missing"]
-    assert faults(root, gallery, replace(gone, awaited=True)) == []
-    assert "Not there yet, as figures/catalogue.py says: gone" in capsys.readouterr().out
     assert faults(root, gallery, replace(COST, name="new")) == [
         "new: not in manifest.json; run python -m figures.build new"
     ]
-    main(Build(out=gallery), [COST, replace(gone, awaited=True)], root)
-    assert "gone: waits for nowhere" in capsys.readouterr().out
     with pytest.raises(UserError, match="nowhere is missing"):
         main(Build(out=gallery), [COST, gone], root)
 

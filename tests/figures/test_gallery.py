@@ -16,8 +16,9 @@ from figures.verify import figure_faults, orphans
 
 LIMIT = 3e6
 """Bytes of all that is committed of the gallery."""
-THERE = [figure for figure in FIGURES if not figure.awaited or (ROOT / figure.run).exists()]
-FIRST = [next(figure for figure in THERE if figure.module == name) for name in dict.fromkeys(f.module for f in THERE)]
+FIRST = [
+    next(figure for figure in FIGURES if figure.module == name) for name in dict.fromkeys(f.module for f in FIGURES)
+]
 """A figure of each module."""
 BY_ROW = ("figures.ablations", "figures.scan", "figures.methods", "figures.probes", "figures.sizes", "figures.transfer")
 """Modules whose axes are labelled once a row or column, and rows by their names."""
@@ -25,7 +26,7 @@ GUIDES = ("chance", "mean", "band", "prompt-end")
 """Lines that stand for no numbers of their own, or for numbers along the other axis."""
 
 
-@pytest.mark.parametrize("listed", THERE, ids=lambda listed: listed.name)
+@pytest.mark.parametrize("listed", FIGURES, ids=lambda listed: listed.name)
 def test_a_committed_figure_is_what_its_run_gives(listed, tmp_path):
     """Numbers and words of all, pictures of each module's first: `figures.build --check` compares all pictures."""
     known = read(GALLERY).get(listed.name)
