@@ -51,8 +51,8 @@ def _steps() -> tuple[Step, ...]:
     out = [
         Step("rounds-dialogue", ("analysis.rounds", "--task", "dialogue", "--corrector", *DIALOGUE, *both)),
         Step("rounds-arithmetic", ("analysis.rounds", "--task", "arithmetic", "--corrector", *ARITHMETIC, *both)),
-        Step("methods-dialogue", ("analysis.methods", "--task", "dialogue", "--partial"), trains=True),
-        Step("methods-arithmetic", ("analysis.methods", "--task", "arithmetic", "--partial"), trains=True),
+        Step("methods-dialogue", ("analysis.methods", "--task", "dialogue"), trains=True),
+        Step("methods-arithmetic", ("analysis.methods", "--task", "arithmetic"), trains=True),
     ]
     full = ("--coef", "-2", "-1", "0", "1", "2", "--controls", "full", "--items", "60", "--problems", "50", "--improve")
     for name in (*DIALOGUE, *ARITHMETIC):

@@ -60,8 +60,7 @@ def measured(shipped):
 def test_every_claim_is_measured_by_a_shipped_run(measured):
     judged = judge(measured)
     assert len(judged) == len(CLAIMS)
-    not_trained = {"arithmetic/methods/dpo/correct"}  # an hour of one core a seed
-    assert {v.claim.key for v in judged if v.word == "not run"} == not_trained
+    assert [v.claim.key for v in judged if v.word == "not run"] == []
     for verdict in judged:
         assert all(f.n > 1 for f in verdict.found)
 
