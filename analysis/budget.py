@@ -97,7 +97,7 @@ def measured(run: Path) -> dict[str, Any]:
     rows = read_rows(run, "answers")
     if not (run / "DONE").exists() or not rows:
         raise UserError(f"{run} is no finished run of analysis.sizes; give --run one")
-    name = rows[-1]["corrector"]
+    name = rows[-1]["size"]  # the first of its training seeds has this name
     mine = [r for r in rows if r["corrector"] == name and r["k"] is None and r["tokens"]]
     tokens = [float(r["tokens"]) for r in mine]
     found: dict[str, Any] = {"of": name, "n": len(mine)}

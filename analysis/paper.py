@@ -67,7 +67,7 @@ def _steps() -> tuple[Step, ...]:
     return (
         *out,
         Step("ablations-dialogue", ("analysis.ablations",), kept=True),
-        Step("sizes", ("analysis.sizes", "--corrector", *ARITHMETIC), alone=True),
+        Step("sizes", ("analysis.sizes",), alone=True, trains=True),
         Step("latency", ("analysis.latency",), alone=True),
     )
 

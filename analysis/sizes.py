@@ -15,120 +15,97 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from numpy import ndarray
 from rich.console import Console
 from rich.table import Table
 
-from analysis.claims.found import Found, finding, lines, plain
+from analysis.claims.found import Found, by_seed, finding, lines, plain
+from analysis.curves.gains import SHARE, Columns, columns, converged, load_sizes
 from analysis.drawing import cell, draw
-from analysis.rounds import NOTE, WIDTH, load_answers, told
+from analysis.rounds import NOTE, WIDTH, told
 from corrector.errors import run_cli
 from corrector.records import read_json
 from corrector.records.canonical import canonical, rounded
-from corrector.statistics import bootstrap_mean, bootstrap_ratio
+from corrector.statistics import crossed_mean, crossed_ratio
 
 if TYPE_CHECKING:
     from analysis.experiments.costs import Sizes
 
 Row = dict[str, Any]
-SHARE = 0.9
-"""Of the gain of all rounds: a corrector has converged at the first k that reaches it."""
 COSTS = ("seconds", "work")
 """Seconds, and work = Σ over both models of tokens fed times parameters, in millions."""
-RESAMPLES = 2000
-
-
-def columns(rows: Sequence[Row], told_of: Row) -> dict[str, Float[ndarray, "k problem"]]:
-    """Outcomes and costs of one corrector; k ascends, all rounds last; problems in the run's order."""
-    ks = list(dict.fromkeys(r["k"] for r in rows))
-    of = [[r for r in rows if r["k"] == k] for k in ks]
-    out = {name: np.array([[r["outcomes"][name] for r in at] for at in of], float) for name in told_of["outcomes"]}
-    out["seconds"] = np.array([[r["seconds"] for r in at] for at in of])
-    fed = [[_work(r, told_of) for r in at] for at in of]
-    return out | {"work": np.array(fed) / 1e6}
-
-
-def _work(row: Row, told_of: Row) -> float:
-    return float(row["upstream_tokens"] * told_of["n_upstream"] + row["corrector_tokens"] * told_of["n_parameters"])
-
-
-def converged(gains: Float[ndarray, "k problem"], seed: int = 0) -> tuple[int, ndarray]:
-    """First k whose mean gain is SHARE of the last one's, and the same of resampled problems, [resample].
-
-    `gains` of k = 0, 1, ..., all; the last counts as k = its position.
-    """
-    n = gains.shape[1]
-    drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-    means = np.stack([g[drawn].mean(1) for g in gains])
-    return _first(gains.mean(1)[:, None])[0], np.array(_first(means))
-
-
-def _first(means: Float[ndarray, "k draw"]) -> list[int]:
-    return [int(np.argmax(column >= SHARE * column[-1] - 1e-12)) for column in means.T]
 
 
 def sizes_statistics(run: str | Path) -> Row:
-    """`points`: one row a corrector and k with gains and costs; `findings`: gains, costs, convergence by size."""
-    rows, correctors = load_answers(run)
+    """`points`: one row a size and k with gains and costs; `findings`: gains, costs, convergence by size.
+
+    A size goes by its first corrector's name. Intervals resample training seeds and problems (`crossed_mean`);
+    `<outcome>_seeds` holds the gain of each seed. Seeds of two sizes are paired in their order.
+    """
+    rows, sizes = load_sizes(run)
     seed = int(read_json(Path(run), "config")["seed"])
-    correctors = sorted(correctors, key=lambda c: c["n_parameters"])
     points, found = list[Row](), list[Found]()
-    measured: list[dict[str, ndarray]] = []
-    for c in correctors:
-        mine = [r for r in rows if r["corrector"] == c["corrector"]]
-        measured.append(columns(mine, c))
-        points += _points(c, list(dict.fromkeys(r["k"] for r in mine)), measured[-1], seed)
-        found += _of_one(c, measured[-1], seed)
-    if len(correctors) > 1:
-        found += _between(correctors[0], measured[0], correctors[-1], measured[-1], seed)
+    measured = [columns(rows, of) for of in sizes]
+    for of, own in zip(sizes, measured, strict=True):
+        points += _points(of, list(dict.fromkeys(r["k"] for r in rows)), own, seed)
+        found += _of_one(of, own, seed)
+    if len(sizes) > 1:
+        found += _between(sizes[0], measured[0], sizes[-1], measured[-1], seed)
     numbers = {
-        **{"run": Path(run).resolve().name, "correctors": correctors},
+        **{"run": Path(run).resolve().name, "correctors": [c for of in sizes for c in of]},
         **{"points": points, "findings": plain(found)},
     }
     return rounded(numbers, "statistics")
 
 
-def _points(c: Row, ks: Sequence[int | None], of: dict[str, ndarray], seed: int) -> list[Row]:
+def _points(of: Sequence[Row], ks: Sequence[int | None], own: dict[str, Columns], seed: int) -> list[Row]:
     out: list[Row] = []
+    n = own["work"].shape[2]
     for i, k in enumerate(ks):
-        point: Row = {"corrector": c["corrector"], "n_parameters": c["n_parameters"], "k": k, "n": of["work"].shape[1]}
-        for name, values in of.items():
-            point |= _numbers(name, bootstrap_mean(values[i], seed=seed))
+        point: Row = {"corrector": of[0]["size"], "n_parameters": of[0]["n_parameters"], "k": k, "n": n}
+        point["n_seeds"] = len(of)
+        for name, values in own.items():
+            point |= _numbers(name, crossed_mean(values[i], seed=seed))
             if name not in COSTS:
-                point |= _numbers(f"{name}_gain", bootstrap_mean(values[i] - values[0], seed=seed))
+                gain = values[i] - values[0]
+                point |= _numbers(f"{name}_gain", crossed_mean(gain, seed=seed))
+                point[f"{name}_seeds"] = gain.mean(1).tolist()
         out.append(point)
     return out
 
 
-def _of_one(c: Row, of: dict[str, ndarray], seed: int) -> list[Found]:
-    """Gain, convergence and cost of one corrector."""
-    out, size = list[Found](), f"{c['n_parameters']:,} parameters"
+def _of_one(of: Sequence[Row], own: dict[str, Columns], seed: int) -> list[Found]:
+    """Gain, convergence and cost of one size."""
+    c, out = of[0], list[Found]()
+    size = f"{c['n_parameters']:,} parameters"
     for name in c["outcomes"]:
-        key, gain = f"{c['task']}/sizes/{name}", of[name] - of[name][0]
-        out.append(finding(f"{key}/gain", c["corrector"], gain[-1], seed, f"all rounds, {size}"))
+        key, gain = f"{c['task']}/sizes/{name}", own[name] - own[name][:1]
+        seeds = "".join(f", {each}" for each in [by_seed(gain[-1])] if each)
+        out.append(finding(f"{key}/gain", c["size"], gain[-1], seed, f"all rounds, {size}{seeds}"))
         k, draws = converged(gain, seed)
         note = f"first k with {SHARE:g} of the gain of all rounds, {size}"
-        out.append(_drawn(f"{key}/converged at", c["corrector"], k, draws, gain.shape[1], note))
-    for name in COSTS:
-        ratio = bootstrap_ratio(of[name][-1], of[name][0], seed=seed)
+        out.append(_drawn(f"{key}/converged at", c["size"], k, draws, gain.shape[2], note))
+    for name in (n for n in COSTS if n in own):
+        ratio = crossed_ratio(own[name][-1], own[name][0], seed=seed)
         key, note = f"{c['task']}/sizes/{name} ratio", f"{name}, all rounds over the upstream alone, {size}"
-        out.append(Found(key, c["corrector"], ratio.mean, ratio.low, ratio.high, ratio.n, note, 1.0))
+        out.append(Found(key, c["size"], ratio.mean, ratio.low, ratio.high, ratio.n, note, 1.0))
     return out
 
 
 def _between(
-    small: Row, of_small: dict[str, ndarray], large: Row, of_large: dict[str, ndarray], seed: int
+    small: Sequence[Row], of_small: dict[str, Columns], large: Sequence[Row], of_large: dict[str, Columns], seed: int
 ) -> list[Found]:
-    """The largest corrector against the smallest."""
-    out, who = list[Found](), f"{large['corrector']} less {small['corrector']}"
-    for name in large["outcomes"]:
-        key = f"{large['task']}/sizes/{name}"
-        a, b = (of[name] - of[name][0] for of in (of_large, of_small))
-        out.append(finding(f"{key}/larger", who, a[-1] - b[-1], seed, "gain of all rounds"))
+    """The largest size against the smallest, of as many training seeds as both have."""
+    out, who = list[Found](), f"{large[0]['size']} less {small[0]['size']}"
+    n = min(len(small), len(large))
+    for name in large[0]["outcomes"]:
+        key = f"{large[0]['task']}/sizes/{name}"
+        a, b = ((of[name] - of[name][:1])[:, :n] for of in (of_large, of_small))
+        note = ", ".join(part for part in ("gain of all rounds", by_seed((a - b)[-1])) if part)
+        out.append(finding(f"{key}/larger", who, (a - b)[-1], seed, note))
         (k_a, draws_a), (k_b, draws_b) = converged(a, seed), converged(b, seed)
         note = f"k of convergence, {k_a} less {k_b}"
-        out.append(_drawn(f"{key}/later", who, k_a - k_b, draws_a - draws_b, a.shape[1], note))
+        out.append(_drawn(f"{key}/later", who, k_a - k_b, draws_a - draws_b, a.shape[2], note))
     return out
 
 
@@ -145,7 +122,7 @@ def report(run: str | Path, console: Console | None = None) -> Row:
     """Write summary.csv and statistics.json, print the table and the findings."""
     numbers = sizes_statistics(run)
     folder = Path(run)
-    table = pd.DataFrame(numbers["points"])
+    table = pd.DataFrame([{k: v for k, v in p.items() if not isinstance(v, list)} for p in numbers["points"]])
     table["k"] = [told(k) for k in (p["k"] for p in numbers["points"])]
     table.to_csv(folder / "summary.csv", index=False, float_format="%.6g", lineterminator="\n")
     (folder / "statistics.json").write_text(canonical(numbers), encoding="utf-8")
@@ -154,6 +131,9 @@ def report(run: str | Path, console: Console | None = None) -> Row:
     console.print(_table(numbers))
     for line in lines(numbers["findings"]):
         console.print(line, markup=False, highlight=False)
+    if cached := [c["corrector"] for c in numbers["correctors"] if c["source"] == "cache"]:
+        stood = f"Answers of a shipped run, without seconds, as no checkpoint is here: {', '.join(cached)}."
+        console.print(stood, style="yellow")
     if any(c["model_organism"] for c in numbers["correctors"]):
         console.print(NOTE, style="dim")
     return numbers
@@ -162,12 +142,14 @@ def report(run: str | Path, console: Console | None = None) -> Row:
 def _table(numbers: Row) -> Table:
     points, outcomes = numbers["points"], numbers["correctors"][0]["outcomes"]
     out = Table(title=f"gain against cost, {points[0]['n']} problems one at a time", title_justify="left")
-    out.add_column("corrector")
+    out.add_column("corrector", no_wrap=True)
+    out.add_column("seeds", justify="right")
     for name in ("k", *(f"{o} gain \\[95 %]" for o in outcomes), "seconds \\[95 %]", "M parameters x tokens \\[95 %]"):
         out.add_column(name, justify="right")
     for p in points:
         gains = [cell(p, f"{o}_gain", 2) if p["k"] != 0 else "" for o in outcomes]
-        out.add_row(p["corrector"], told(p["k"]), *gains, cell(p, "seconds", 3), cell(p, "work", 0))
+        seconds = cell(p, "seconds", 3) if "seconds" in p else ""
+        out.add_row(p["corrector"], str(p["n_seeds"]), told(p["k"]), *gains, seconds, cell(p, "work", 0))
     return out
 
 

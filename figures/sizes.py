@@ -26,8 +26,9 @@ COSTS = {
     "seconds": "seconds a problem",
 }
 NOTE = (
-    "Numbers at points: corrected rounds k; bars: 95 % bootstrap over problems. Fed tokens count padding and rejected "
-    "drafts. Seconds: CPU time on a CPU, wall time on an accelerator."
+    "Numbers at points: corrected rounds k; bars: 95 % bootstrap over training seeds and problems; faint dots: each "
+    "training seed. Fed tokens count padding and rejected drafts. Seconds: CPU time on a CPU, wall time on an "
+    "accelerator."
 )
 
 
@@ -73,12 +74,18 @@ def draw(found: Table, width: float = style.PAGE) -> Figure:
 
 def _panel(ax: Axes, found: Table, outcome: str, cost: str) -> None:
     for colour, (corrector, points) in zip(COLOURS * len(found.curves), found.curves.items(), strict=False):
+        if cost not in points[0] and cost != "k":
+            continue  # all of this size are stand-ins, whose seconds are another machine's
         x = list(range(len(points))) if cost == "k" else [p[cost] for p in points]
         y = [p[f"{outcome}_gain"] for p in points]
         low, high = ([p[f"{outcome}_gain_{end}"] for p in points] for end in ("low", "high"))
         if None not in low:
             ax.vlines(x, low, high, color=colour, alpha=0.5, linewidth=1.0)
-        size = f"{corrector}, {points[0]['n_parameters'] / 1e6:.3g} M parameters"
+        if points[0]["n_seeds"] > 1:
+            for seed in zip(*(p[f"{outcome}_seeds"] for p in points), strict=True):
+                ax.plot(x, seed, ".", color=colour, alpha=0.35, markersize=3, gid=f"{outcome}/{cost}/{corrector}/seed")
+        seeds = f", {points[0]['n_seeds']} seeds" if points[0]["n_seeds"] > 1 else ""
+        size = f"{corrector}, {points[0]['n_parameters'] / 1e6:.3g} M parameters{seeds}"
         ax.plot(x, y, "o-", color=colour, label=size, gid=f"{outcome}/{cost}/{corrector}")
         if cost == "k":
             ax.set_xticks(x, [told(p["k"]) for p in points])
@@ -96,8 +103,10 @@ def rows(found: Table) -> list[Row]:
         for corrector, points in found.curves.items():
             for p in points:
                 y, low, high = (p[f"{outcome}_gain{end}"] for end in ("", "_low", "_high"))
-                costs = {name: p[name] for name in COSTS if name != "k"}
+                costs = {name: p.get(name) for name in COSTS if name != "k"}
                 out.append(point(outcome, corrector, told(p["k"]), y, low, high, n=p["n"], **costs))
+                of_seed = [*enumerate(p[f"{outcome}_seeds"])] if p["n_seeds"] > 1 else []
+                out += [point(outcome, f"{corrector}, seed {i}", told(p["k"]), one, n=p["n"]) for i, one in of_seed]
     return out
 
 
@@ -108,9 +117,9 @@ def build(run: Path, width: float = style.PAGE) -> Drawn:
     return Drawn(
         draw(found, width),
         rows(found),
-        {"problems": found.n, "correctors": len(found.curves)},
+        {"problems": found.n, "sizes": len(found.curves)},
         ("intervals of both costs, which are means over the same problems",),
-        f"{drawn.BOOTSTRAP} over problems",
+        f"{drawn.BOOTSTRAP} over training seeds and problems",
         drawn.told("Gain of correction against its cost, by size of the corrector.", NOTE, organisms),
         drawn.inputs(run, "about.json"),
     )

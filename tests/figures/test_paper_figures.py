@@ -1,5 +1,7 @@
 """Figures of methods, sizes and latency: every number of the statistics is drawn where it stands."""
 
+import pytest
+
 from figures import latency, methods, sizes
 
 
@@ -14,7 +16,8 @@ def lines(figure):
 def check_axes(figure, n):
     assert all(ax.get_xlabel() for ax in figure.axes)
     assert any(f"n = {n}" in ax.get_title(loc="left") for ax in figure.axes)
-    assert "Run r" in figure.get_supxlabel() and "model organisms" in figure.get_supxlabel().lower()
+    below = " ".join(figure.get_supxlabel().split())
+    assert "Run r" in below and "model organisms" in below.lower()
 
 
 def test_methods_are_drawn_at_their_means_the_first_on_top():
@@ -38,7 +41,7 @@ def test_methods_are_drawn_at_their_means_the_first_on_top():
 
 def test_gain_against_cost_has_a_line_a_corrector_in_every_panel():
     points = [
-        {"corrector": c, "n_parameters": n, "k": k, "n": 9}
+        {"corrector": c, "n_parameters": n, "k": k, "n": 9, "n_seeds": 2, "correct_seeds": [g - 0.1, g + 0.1]}
         | interval("correct_gain", g)
         | interval("seconds", g + n)
         | interval("work", 2 * g + n)
@@ -48,7 +51,8 @@ def test_gain_against_cost_has_a_line_a_corrector_in_every_panel():
     correctors = [{"corrector": c, "outcomes": ["correct"], "model_organism": True} for c in ("s", "l")]
     figure = sizes.draw(sizes.table({"run": "r", "points": points, "correctors": correctors}))
     drawn = lines(figure)
-    assert len(drawn) == 2 * 3
+    assert len(drawn) == 2 * 3 * 2
+    assert list(drawn["correct/k/l/seed"].get_ydata()) == pytest.approx([0.1, 0.4, 0.6]), "the last of the two seeds"
     assert list(drawn["correct/work/l"].get_xdata()) == [20, 20.6, 21.0]
     assert list(drawn["correct/k/s"].get_ydata()) == [0.0, 0.3, 0.5]
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["0", "1", "all"]
