@@ -97,7 +97,9 @@ def _sources(folders: Sequence[Path]) -> str:
     for folder in folders:
         environment: dict[str, Any] = read_json(folder, "env")
         systems = read_rows(folder, "systems")
+        correctors = read_json(folder, "about").get("correctors", [])
         cached = [f"{s['method']} {s['seed']}" for s in systems if s["source"] == "cache"]
+        cached += [c["corrector"] for c in correctors if c.get("source") == "cache"]
         note = f"cached answers of {', '.join(cached)}" if cached else ""
         commit = str((environment.get("git") or {}).get("commit", ""))[:10]
         cells = (f"`{folder.name}`", str(environment.get("device", "")), commit, note)

@@ -1,5 +1,7 @@
 """Claims against findings: signs, intervals, and what the shipped runs must still give."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,15 @@ def test_the_document_is_what_the_shipped_runs_give(shipped, measured):
     cure = "run python -m analysis.paper --shipped"
     assert DOCUMENT.read_text(encoding="utf-8") == document(shipped, measured), cure
     assert DOCUMENT.with_suffix(".csv").read_text(encoding="utf-8") == table_of(measured), cure
+
+
+def test_stand_ins_are_named_beside_their_run(tmp_path):
+    folder = tmp_path / "sizes"
+    shutil.copytree(SHIPPED / "sizes", folder)
+    about = json.loads((folder / "about.json").read_text())
+    about["correctors"][1]["source"] = "cache"
+    (folder / "about.json").write_text(json.dumps(about))
+    assert f"cached answers of {about['correctors'][1]['corrector']} |" in document([folder], {})
 
 
 def test_every_step_of_the_paper_ships_its_run_under_its_name(shipped):
