@@ -24,6 +24,8 @@ RESAMPLES = 2000
 def load_sizes(run: str | Path) -> tuple[list[Row], list[list[Row]]]:
     """Rows of a run, and what is said of the correctors of each size, one a training seed, the smallest first."""
     rows, correctors = load_answers(run)
+    if not all("size" in c for c in correctors):
+        raise UserError(f"{run} was written before sizes had training seeds; delete it and run its command again")
     sizes: dict[str, list[Row]] = {}
     for c in correctors:
         sizes.setdefault(c["size"], []).append(c)

@@ -167,3 +167,11 @@ def test_retraining_trains_first_what_a_recipe_starts_from(tmp_path, monkeypatch
     assert made == [("arithmetic-base-2", ""), ("arithmetic-l-2", "runs/train-arithmetic-base-2")]
     trained("arithmetic-l-2", retrain=True)
     assert len(made) == 2, "what is finished is not trained again"
+
+
+def test_a_run_of_before_is_told_so(finished, tmp_path):
+    folder = tmp_path / "before"
+    shutil.copytree(finished, folder)
+    edited(folder, lambda row: row.pop("size"))
+    with pytest.raises(UserError, match="written before sizes had training seeds"):
+        sizes_statistics(folder)
