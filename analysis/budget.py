@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.experiments.standins import SHIPPED
 from corrector.errors import UserError, run_cli
 from corrector.records import read_rows
 from corrector.statistics import bootstrap_ratio
 
-ROOT = Path(__file__).parents[1]
 GIB = 2**30
 
 
@@ -63,7 +63,7 @@ class Budget:
     """Rows decoded together."""
     drafted: int = 8
     """Rows of the corrector whose drafts one forward verifies: 2**26 logits / (draft x Gemma's 256000)."""
-    run: Path = ROOT / "figures" / "runs" / "sizes"
+    run: Path = SHIPPED / "sizes"
     """Finished run of analysis.sizes that the counts are measured in."""
 
 
@@ -97,7 +97,7 @@ def measured(run: Path) -> dict[str, Any]:
     rows = read_rows(run, "answers")
     if not (run / "DONE").exists() or not rows:
         raise UserError(f"{run} is no finished run of analysis.sizes; give --run one")
-    name = rows[-1]["size"]  # the first of its training seeds has this name
+    name = rows[-1].get("size", rows[-1]["corrector"])  # the first of its training seeds; older runs have no others
     mine = [r for r in rows if r["corrector"] == name and r["k"] is None and r["tokens"]]
     tokens = [float(r["tokens"]) for r in mine]
     found: dict[str, Any] = {"of": name, "n": len(mine)}

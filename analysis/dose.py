@@ -13,13 +13,11 @@ from analysis.curves.nulls import against_nulls, null_band, over
 from analysis.curves.outcomes import improvement, loop_changes
 from analysis.curves.sentences import sentence_dose
 from analysis.summary import CORRECTION, Records, item_values, load_records, select, summarise
-from corrector.statistics import bootstrap_mean, item_slopes, line, spearman
+from corrector.statistics import LEVEL, bootstrap_mean, item_slopes, line, spearman
 from steering.sweeping.collapse import WELL_FORMED, usable_range
 
 __all__ = ["LEAST_COEFS", "LEAST_RATIO", "WELL_FORMED", "dose_statistics", "usable_range", "verdict"]
 
-LEVEL = 0.05
-"""Significance that a verdict says is out of reach where the nulls are too few; it asks for none itself."""
 LEAST_COEFS = 3
 """Fewest usable coefficients, 0 among them, on which a curve is judged."""
 LEAST_RATIO = 2.0

@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 
 from analysis.claims.stream_aligner import findings, judge
 from analysis.claims.verdicts import document, table_of
+from analysis.experiments.standins import SHIPPED
 from corrector.errors import UserError, run_cli
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ROOT / "figures" / "runs"
 DOCUMENT = ROOT / "docs" / "paper.md"
 WIDTH = 140
 DIALOGUE = ("dialogue-0", "dialogue-1", "dialogue-2")

@@ -41,6 +41,8 @@ class Table:
     n: int
     outcomes: tuple[str, ...]
     curves: dict[str, list[Row]]
+    stand_ins: int
+    """Training seeds whose answers come from a shipped run, as no checkpoint is here, so without seconds."""
 
 
 def table(numbers: Row) -> Table:
@@ -49,8 +51,11 @@ def table(numbers: Row) -> Table:
     for p in numbers["points"]:
         curves.setdefault(p["corrector"], []).append(p)
     correctors = numbers["correctors"]
+    stand_ins = sum(c.get("source") == "cache" for c in correctors)
     organism = any(c["model_organism"] for c in correctors)
-    return Table(numbers["run"], organism, numbers["points"][0]["n"], tuple(correctors[0]["outcomes"]), curves)
+    return Table(
+        numbers["run"], organism, numbers["points"][0]["n"], tuple(correctors[0]["outcomes"]), curves, stand_ins
+    )
 
 
 def draw(found: Table, width: float = style.PAGE) -> Figure:
@@ -58,7 +63,11 @@ def draw(found: Table, width: float = style.PAGE) -> Figure:
     across = style.panels_across(width, len(COSTS))
     keys = [row for outcome in found.outcomes for row in style.cut([(outcome, cost) for cost in COSTS], across)]
     with style.look():
-        below = (NOTE, f"Run {found.run}, drawn by figures.sizes.", style.MINIATURES if found.model_organism else "")
+        below = (
+            *notes(found),
+            f"Run {found.run}, drawn by figures.sizes.",
+            style.MINIATURES if found.model_organism else "",
+        )
         figure = style.sheet(width, HEIGHT * len(keys), below)
         axes: Any = figure.subplots(len(keys), across, squeeze=False)
         for i, row in enumerate(keys):
@@ -70,6 +79,12 @@ def draw(found: Table, width: float = style.PAGE) -> Figure:
                 title = f"n = {found.n} problems, one at a time" if legend else ""
                 style.heading(axes[i][j], title, min(legend, 1))
     return figure
+
+
+def notes(found: Table) -> tuple[str, ...]:
+    """What the figure must be read with."""
+    told_of = f"Of {found.stand_ins} seeds, whose answers are a shipped run's, seconds are not counted."
+    return NOTE, told_of if found.stand_ins else ""
 
 
 def _panel(ax: Axes, found: Table, outcome: str, cost: str) -> None:
@@ -120,7 +135,7 @@ def build(run: Path, width: float = style.PAGE) -> Drawn:
         {"problems": found.n, "sizes": len(found.curves)},
         ("intervals of both costs, which are means over the same problems",),
         f"{drawn.BOOTSTRAP} over training seeds and problems",
-        drawn.told("Gain of correction against its cost, by size of the corrector.", NOTE, organisms),
+        drawn.told("Gain of correction against its cost, by size of the corrector.", *notes(found), organisms),
         drawn.inputs(run, "about.json"),
     )
 

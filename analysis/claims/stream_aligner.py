@@ -17,6 +17,7 @@ from analysis.onset import load_curves
 from analysis.rounds import rounds_statistics
 from analysis.sizes import sizes_statistics
 from corrector.records import read_json
+from corrector.statistics import LEVEL
 
 Sign = Literal[-1, 0, 1]
 
@@ -107,7 +108,7 @@ def dose_findings(runs: Sequence[Path]) -> list[Found]:
             out.append(Found(f"{task}/dose/r2", corrector, of["r2"], None, None, n, "of a line through the means"))
             if of["ratio"] is not None:
                 p = f"times the steepest of {nulls}, p {of['p']:.2g}, least possible {of['p_least']:.2g}"
-                holds = bool(of["steers"]) and of["p"] <= 0.05
+                holds = bool(of["steers"]) and of["p"] <= LEVEL
                 out.append(Found(f"{task}/dose/ratio", corrector, of["ratio"], None, None, n, p, 1.0, holds))
     return out
 

@@ -37,15 +37,12 @@ def load_sizes(run: str | Path) -> tuple[list[Row], list[list[Row]]]:
 def columns(rows: Sequence[Row], of_size: Sequence[Row]) -> dict[str, Columns]:
     """Outcomes and costs of the correctors of one size; k ascends, all rounds last; problems in the run's order.
 
-    `seconds` are of those that were measured in this run, so may have fewer seeds, or be absent.
+    `seconds` are of those that were measured in this run, so may have fewer seeds, or be absent; nothing else may lack.
     """
     by_seed = [_columns([r for r in rows if r["corrector"] == c["corrector"]], c) for c in of_size]
-    names = by_seed[0]
-    return {
-        name: np.stack(some, axis=1)
-        for name in names
-        if (some := [of[name] for of in by_seed if np.isfinite(of[name]).all()])
-    }
+    timed = [of["seconds"] for of, c in zip(by_seed, of_size, strict=True) if c["source"] == "run"]
+    out = {name: np.stack([of[name] for of in by_seed], axis=1) for name in by_seed[0] if name != "seconds"}
+    return out | ({"seconds": np.stack(timed, axis=1)} if timed else {})
 
 
 def _columns(rows: Sequence[Row], told_of: Row) -> dict[str, Float[ndarray, "k problem"]]:

@@ -156,7 +156,11 @@ def _cached(config: Sizes, absent: Sequence[str]) -> dict[tuple[str, int | None,
             f"no checkpoint of {', '.join(missing)}, and {reason or f'no answers of it in {config.stand_in}'}; train "
             "them by --retrain, or leave them out of --corrector"
         )
-    return {(r["corrector"], r["k"], r["problem"]): {**r, "seconds": None} for r in rows if r["corrector"] in absent}
+    return {
+        (r["corrector"], r["k"], r["problem"]): {**{key: r[key] for key in r if key != "size"}, "seconds": None}
+        for r in rows
+        if r["corrector"] in absent
+    }
 
 
 def _told(config: Sizes, entry: Entry, bed: Bed | None) -> dict[str, Any]:

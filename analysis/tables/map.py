@@ -9,12 +9,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from corrector.statistics import TIE
+from corrector.statistics import LEVEL, TIE
 from steering.sweeping.collapse import WELL_FORMED
 
 Row = dict[str, Any]
-LEVEL = 0.05
-"""Largest corrected p at which a layer is told from chance."""
 
 
 def tables(numbers: Row) -> Iterator[Table]:

@@ -12,6 +12,8 @@ from numpy import ndarray
 from corrector.errors import UserError
 
 CONFIDENCE = 0.95
+LEVEL = 0.05
+"""Significance: what an interval of CONFIDENCE leaves."""
 TIE = 1e-9
 """Values that differ by no more are equal but for rounding."""
 Numbers = Sequence[float | int | None] | ndarray

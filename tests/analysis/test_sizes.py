@@ -16,6 +16,7 @@ from analysis.sizes import report, sizes_statistics
 from corrector import tasks
 from corrector.errors import UserError
 from corrector.models import load
+from figures import sizes as figure
 
 SMALL = {"corrector": ("arithmetic-s", "arithmetic-m"), "rounds": 1, "problems": 3}
 
@@ -125,8 +126,17 @@ def test_a_cached_seed_stands_in_without_its_seconds_and_is_told(seeded, tmp_pat
         assert (row["seconds"] is None) == (row["corrector"] == "arithmetic-s-1")
     of = columns(rows, correctors)
     assert of["work"].shape == (3, 2, 3) and of["seconds"].shape == (3, 1, 3)
+    assert "Of 1 seeds" in " ".join(figure.notes(figure.table(sizes_statistics(out))))
     report(out)
     assert "without seconds, as no checkpoint is here: arithmetic-s-1" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_stand_in_goes_by_the_size_that_was_asked_for(seeded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    apart = {**SMALL, "corrector": ("arithmetic-s", "arithmetic-s-1")}
+    rows, correctors = load_answers(run(Sizes(**apart, cache=seeded, out=tmp_path / "apart")))
+    assert [c["size"] for c in correctors] == ["arithmetic-s", "arithmetic-s-1"]
+    assert all(r["size"] == r["corrector"] for r in rows)
 
 
 @pytest.mark.parametrize(
